@@ -1,6 +1,19 @@
 //! What coordinator and node say to each other, and how each of them decides.
+//!
+//! * [`spec`] and [`run_file`]: what a run is, as written by a person and as nodes receive it.
+//! * [`message`]: everything that travels.
+//! * [`coordinator`] and [`node`]: two state machines, handed every event and the time; they own no socket, file,
+//!   clock or randomness, so a whole federation can run in one thread on a virtual clock.
+//!
+//! Deliberately not here: how bytes travel (`exeunt-link`), what is on disk (`exeunt-store`), how a query is
+//! answered (`exeunt-node`).
 
-pub mod ids;
+pub mod coordinator;
+mod ids;
+pub mod message;
+pub mod node;
+pub mod operator;
+pub mod run_file;
 pub mod spec;
 
 pub use ids::{DatasetVersion, IdError, NodeId, PolicyVersion, QueryId, RunId};

@@ -1,0 +1,501 @@
+//! How the coordinator decides: a state machine without sockets, files, clocks or randomness.
+//!
+//! [`Coordinator::handle`] takes an [`Input`] with the time, [`Coordinator::poll_output`] gives what is to be done.
+//! A shell owns the connections and the store; it must
+//!
+//! * perform outputs in order,
+//! * make [`Output::Commit`] durable before it feeds [`Input::Committed`], and answer the node only with
+//!   [`Output::Acknowledge`],
+//! * on [`Output::Seal`] merge the tables of the named cohort, make the seal durable, and feed [`Input::Sealed`],
+//! * call with [`Input::Tick`] when [`Coordinator::poll_timeout`] has passed.
+//!
+//! Control is level-triggered: the machine never sends commands, it publishes what it wants of each node
+//! ([`Coordinator::desired`]) whenever that changes, and whoever connects gets the latest.
+//!
+//! A run is event-sourced: its program is a function of the tables that were sealed and the policies that were set,
+//! so [`Coordinator::restore_run`] rebuilds it from what the store holds.
+
+mod run;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use exeunt_exits::{ChooseError, PolicyRequest, ProgramError, RunContext};
+use exeunt_stats::{Digest, Table};
+
+use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
+use crate::message::{Ack, Activity, BlobRef, Contribution, Desired, FromNode, Hello, Refusal, Rejection};
+use run::RunState;
+pub use run::{PolicyRecord, RunOptions};
+pub use status::{ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, Standing, Waiting};
+
+/// A moment, as the shell tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Now {
+    /// Since some fixed instant; never runs backwards. Deadlines are measured with it.
+    pub monotonic: Duration,
+    /// Milliseconds since 1970, for records that people read.
+    pub unix_ms: u64,
+}
+
+/// A contribution that waits for its acknowledgement; chosen by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What the store said of a contribution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// It is there now, or was already: the same version and digest.
+    Kept,
+    /// Refused, with the reason.
+    Refused(Rejection),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A node that may join the work is known: enrolled now or earlier.
+    Enrolled {
+        /// The node.
+        node: NodeId,
+        /// What its operator calls it.
+        name: String,
+    },
+    /// A node was shut out for good.
+    Revoked {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node's control stream is up.
+    Connected {
+        /// The node.
+        node: NodeId,
+        /// Its first words.
+        hello: Hello,
+    },
+    /// A node's control stream is down.
+    Disconnected {
+        /// The node.
+        node: NodeId,
+    },
+    /// A word on a control stream.
+    Said {
+        /// The node.
+        node: NodeId,
+        /// The word.
+        word: FromNode,
+    },
+    /// A contribution's bytes arrived whole, with the right hash and shape.
+    Arrived {
+        /// The node.
+        node: NodeId,
+        /// Its header.
+        contribution: Contribution,
+        /// Names the exchange.
+        ticket: Ticket,
+    },
+    /// A commit is durable, or was refused by the store.
+    Committed {
+        /// The node.
+        node: NodeId,
+        /// Its header.
+        contribution: Contribution,
+        /// Names the exchange.
+        ticket: Ticket,
+        /// What the store said.
+        stored: Stored,
+    },
+    /// A seal is durable. `merged` is the sum over its cohort; none where the query was withdrawn for a wider scale.
+    Sealed {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+        /// The merged table.
+        merged: Option<Table>,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Keep these bytes under their hash.
+    PutBlob {
+        /// Name and length.
+        blob: BlobRef,
+        /// The bytes.
+        bytes: Arc<[u8]>,
+    },
+    /// Send [`Coordinator::desired`] to every connected node.
+    Publish,
+    /// Send [`Coordinator::desired`] to one node.
+    PublishTo {
+        /// The node.
+        node: NodeId,
+    },
+    /// Make a contribution durable.
+    Commit {
+        /// The node.
+        node: NodeId,
+        /// Its header.
+        contribution: Contribution,
+        /// Names the exchange.
+        ticket: Ticket,
+    },
+    /// Answer a node.
+    Acknowledge {
+        /// Names the exchange.
+        ticket: Ticket,
+        /// The answer.
+        ack: Ack,
+    },
+    /// Merge and seal a query.
+    Seal {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+        /// What each counted node contributed.
+        cohort: Vec<(NodeId, DatasetVersion, Digest)>,
+        /// Who declined, and why.
+        declined: Vec<(NodeId, Refusal)>,
+        /// Number of cells of a table; none when the query is withdrawn for a wider scale.
+        cells: Option<usize>,
+    },
+    /// Remember a policy that was set.
+    SavePolicy {
+        /// The run.
+        run: RunId,
+        /// The policy.
+        record: PolicyRecord,
+    },
+    /// Something a person may want to know later.
+    Audit {
+        /// The run it belongs to.
+        run: Option<RunId>,
+        /// The node it belongs to.
+        node: Option<NodeId>,
+        /// One line.
+        text: String,
+    },
+}
+
+/// Why a wish about a run was not granted.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No such run.
+    #[error("there is no run '{run}'{}", known.first().map(|k| format!("; the newest is '{k}'")).unwrap_or_default())]
+    Unknown {
+        /// What was asked for.
+        run: String,
+        /// Runs there are, newest first.
+        known: Vec<RunId>,
+    },
+    /// The run was stopped.
+    #[error("run '{run}' was stopped")]
+    Stopped {
+        /// The run.
+        run: RunId,
+    },
+    /// No policy fits the wish.
+    #[error(transparent)]
+    Choose(#[from] ChooseError),
+    /// The tables that were sealed do not make a run any more.
+    #[error("run '{run}' cannot be rebuilt from its sealed tables")]
+    Replay {
+        /// The run.
+        run: RunId,
+        /// What its program said.
+        source: ProgramError,
+    },
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone)]
+struct NodeState {
+    name: String,
+    hello: Option<Hello>,
+    last_seen_ms: Option<u64>,
+    connected: bool,
+}
+
+/// The coordinator's state. See the [module](self) for the contract.
+#[derive(Debug, Default)]
+pub struct Coordinator {
+    nodes: BTreeMap<NodeId, NodeState>,
+    runs: BTreeMap<RunId, RunState>,
+    outputs: VecDeque<Output>,
+}
+
+impl Coordinator {
+    /// An empty federation.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes note of something that happened.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Enrolled { node, name } => self.enrolled(node, name),
+            Input::Revoked { node } => self.revoked(node),
+            Input::Connected { node, hello } => self.connected(now, node, hello),
+            Input::Disconnected { node } => self.disconnected(now, node),
+            Input::Said { node, word } => self.said(now, node, word),
+            Input::Arrived { node, contribution, ticket } => self.arrived(node, contribution, ticket),
+            Input::Committed { node, contribution, ticket, stored } => {
+                self.committed(node, &contribution, ticket, stored);
+            }
+            Input::Sealed { run, query, merged } => {
+                if let Some(state) = self.runs.get_mut(&run) {
+                    state.sealed(now, query, merged.as_ref(), &mut self.outputs);
+                }
+            }
+            Input::Tick => {}
+        }
+        self.close_what_is_complete(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to come back with [`Input::Tick`] at the latest, on the monotonic clock.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.runs.values().filter_map(RunState::deadline).min()
+    }
+
+    /// Starts a run. `number` makes the id unique; the caller counts.
+    pub fn start_run(&mut self, now: Now, id: RunId, context: RunContext, options: RunOptions) {
+        let mut state = RunState::new(id.clone(), context, options);
+        state.open_next(now, &mut self.outputs);
+        self.audit(Some(&id), None, "run started".to_owned());
+        self.runs.insert(id, state);
+        self.close_what_is_complete(now);
+    }
+
+    /// Rebuilds a run from the store: what was sealed (in order; none for a query withdrawn for a wider scale), the
+    /// policies that were set, and what has been stored for the query that is open.
+    ///
+    /// # Errors
+    /// [`RunError::Replay`] when a sealed table does not fit the program.
+    pub fn restore_run(
+        &mut self,
+        now: Now,
+        id: RunId,
+        context: RunContext,
+        options: RunOptions,
+        history: RunHistory,
+    ) -> Result<(), RunError> {
+        let mut state = RunState::new(id.clone(), context, options);
+        state
+            .replay(now, history, &mut self.outputs)
+            .map_err(|source| RunError::Replay { run: id.clone(), source })?;
+        self.runs.insert(id, state);
+        self.close_what_is_complete(now);
+        Ok(())
+    }
+
+    /// What the store still has to tell [`Coordinator::restore_run`]: contributions already stored for the query
+    /// that is open.
+    pub fn restore_stored(&mut self, now: Now, run: &RunId, stored: Vec<(NodeId, DatasetVersion, BlobRef)>) {
+        if let Some(state) = self.runs.get_mut(run) {
+            for (node, version, table) in stored {
+                state.stored(node, version, table);
+            }
+        }
+        self.close_what_is_complete(now);
+    }
+
+    /// Stops a run for good. Its tables stay.
+    ///
+    /// # Errors
+    /// [`RunError::Unknown`].
+    pub fn stop_run(&mut self, run: &RunId) -> Result<(), RunError> {
+        self.run_mut(run)?.stop();
+        self.audit(Some(run), None, "run stopped".to_owned());
+        self.outputs.push_back(Output::Publish);
+        Ok(())
+    }
+
+    /// Puts a policy in force, and has it measured on the evaluation part.
+    ///
+    /// # Errors
+    /// [`RunError`]: no such run, or no policy fits the request.
+    pub fn set_policy(&mut self, now: Now, run: &RunId, request: &PolicyRequest) -> Result<PolicyVersion, RunError> {
+        let state = self.runs.get_mut(run).ok_or_else(|| unknown(&self.runs, run.as_str()))?;
+        let version = state.set_policy(now, request, &mut self.outputs)?;
+        self.audit(Some(run), None, format!("policy {} set: {request}", version.0));
+        self.close_what_is_complete(now);
+        Ok(version)
+    }
+
+    /// What is wanted of `node` at this moment.
+    pub fn desired(&self, node: NodeId) -> Desired {
+        if !self.nodes.contains_key(&node) {
+            return Desired::default();
+        }
+        Desired { runs: self.runs.values().filter_map(|run| run.desired(node)).collect() }
+    }
+
+    /// How many cells a contribution to this query has.
+    ///
+    /// # Errors
+    /// The [`Rejection`] to answer with, when it is not wanted.
+    pub fn expected_cells(&self, node: NodeId, run: &RunId, query: QueryId) -> Result<usize, Rejection> {
+        if !self.nodes.contains_key(&node) {
+            return Err(Rejection::Revoked);
+        }
+        match self.runs.get(run) {
+            Some(state) if !state.is_stopped() => state.cells(query).ok_or(Rejection::UnknownQuery { query }),
+            _ => Err(Rejection::UnknownRun { run: run.clone() }),
+        }
+    }
+
+    /// The runs, oldest id first.
+    pub fn runs(&self) -> impl Iterator<Item = &RunId> {
+        self.runs.keys()
+    }
+
+    fn enrolled(&mut self, node: NodeId, name: String) {
+        let fresh = NodeState { name: String::new(), hello: None, last_seen_ms: None, connected: false };
+        self.nodes.entry(node).or_insert(fresh).name = name;
+    }
+
+    fn revoked(&mut self, node: NodeId) {
+        if self.nodes.remove(&node).is_some() {
+            for run in self.runs.values_mut() {
+                run.forget_activity(node);
+            }
+            self.audit(None, Some(node), "node revoked".to_owned());
+        }
+    }
+
+    fn connected(&mut self, now: Now, node: NodeId, hello: Hello) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        state.connected = true;
+        state.last_seen_ms = Some(now.unix_ms);
+        state.hello = Some(hello);
+        self.outputs.push_back(Output::PublishTo { node });
+    }
+
+    fn disconnected(&mut self, now: Now, node: NodeId) {
+        if let Some(state) = self.nodes.get_mut(&node) {
+            state.connected = false;
+            state.last_seen_ms = Some(now.unix_ms);
+        }
+        for run in self.runs.values_mut() {
+            run.forget_activity(node);
+        }
+    }
+
+    fn said(&mut self, now: Now, node: NodeId, word: FromNode) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        state.last_seen_ms = Some(now.unix_ms);
+        match word {
+            FromNode::Hello(hello) => state.hello = Some(hello),
+            FromNode::Report { run, activity } => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.report(node, activity);
+                }
+            }
+            FromNode::Decline { run, query, refusal } => {
+                let text = format!("declined {query}: {refusal}");
+                let noted = self.runs.get_mut(&run).is_some_and(|state| state.decline(node, query, refusal));
+                if noted {
+                    self.audit(Some(&run), Some(node), text);
+                }
+            }
+        }
+    }
+
+    fn arrived(&mut self, node: NodeId, contribution: Contribution, ticket: Ticket) {
+        // Late answers are stored too; only what nobody asked for is turned away.
+        let output = match self.expected_cells(node, &contribution.run, contribution.query) {
+            Ok(_) => Output::Commit { node, contribution, ticket },
+            Err(rejection) => Output::Acknowledge { ticket, ack: Ack::Rejected(rejection) },
+        };
+        self.outputs.push_back(output);
+    }
+
+    fn committed(&mut self, node: NodeId, contribution: &Contribution, ticket: Ticket, stored: Stored) {
+        let ack = match stored {
+            Stored::Kept => {
+                if let Some(run) = self.runs.get_mut(&contribution.run)
+                    && run.is_open(contribution.query)
+                {
+                    run.stored(node, contribution.dataset, contribution.table);
+                }
+                Ack::Stored
+            }
+            Stored::Refused(rejection) => {
+                let text = format!("contribution to {} rejected: {rejection}", contribution.query);
+                self.audit(Some(&contribution.run), Some(node), text);
+                Ack::Rejected(rejection)
+            }
+        };
+        self.outputs.push_back(Output::Acknowledge { ticket, ack });
+    }
+
+    fn close_what_is_complete(&mut self, now: Now) {
+        for run in self.runs.values_mut() {
+            run.close_if_complete(now, self.nodes.keys().copied(), &mut self.outputs);
+        }
+    }
+
+    fn run_mut(&mut self, run: &RunId) -> Result<&mut RunState, RunError> {
+        if self.runs.contains_key(run) {
+            if let Some(state) = self.runs.get_mut(run) {
+                return Ok(state);
+            }
+        }
+        Err(unknown(&self.runs, run.as_str()))
+    }
+
+    fn audit(&mut self, run: Option<&RunId>, node: Option<NodeId>, text: String) {
+        self.outputs.push_back(Output::Audit { run: run.cloned(), node, text });
+    }
+}
+
+/// What the store knows of a run that is being rebuilt.
+#[derive(Debug, Default)]
+pub struct RunHistory {
+    /// Whether it was stopped.
+    pub stopped: bool,
+    /// Every seal, in order.
+    pub seals: Vec<SealedQuery>,
+    /// Every policy, in order of its version.
+    pub policies: Vec<PolicyRecord>,
+}
+
+/// A query that was closed for good.
+#[derive(Debug)]
+pub struct SealedQuery {
+    /// Which.
+    pub query: QueryId,
+    /// The merged table; none where it was withdrawn for a wider scale.
+    pub merged: Option<Table>,
+    /// Nodes whose tables were counted.
+    pub cohort: Vec<NodeId>,
+    /// Nodes that declined, with the reason's text.
+    pub declined: Vec<(NodeId, String)>,
+}
+
+fn unknown(runs: &BTreeMap<RunId, RunState>, run: &str) -> RunError {
+    RunError::Unknown { run: run.to_owned(), known: runs.keys().rev().cloned().collect() }
+}
+
+/// What a node does while nothing was heard of it.
+fn describe(activity: Option<&Activity>) -> String {
+    match activity {
+        None => "connected, has not reported yet".to_owned(),
+        Some(Activity::Idle) => "idle".to_owned(),
+        Some(Activity::Fetching) => "fetching the network or a snapshot".to_owned(),
+        Some(Activity::Computing { query, done, of }) => format!("computing {query}: {done} of {of} samples"),
+        Some(Activity::Sending { query }) => format!("sending its answer to {query}"),
+    }
+}

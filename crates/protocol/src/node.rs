@@ -1,0 +1,317 @@
+//! How a node decides: it compares what is wanted with what it has, and acts.
+//!
+//! Same contract as [`crate::coordinator`]: [`Node::handle`] takes inputs, [`Node::poll_output`] says what to do. The
+//! machine keeps no bytes; the shell has a cache of blobs, a worker that answers queries one at a time, and a
+//! connection that comes and goes. Reconnecting (with back-off) is the shell's; whatever was in flight is simply
+//! wanted again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use exeunt_stats::Digest;
+
+use crate::ids::{QueryId, RunId};
+use crate::message::{
+    Ack, Activity, BlobRef, Contribution, Desired, DesiredPolicy, DesiredQuery, DesiredRun, FromNode, Refusal,
+};
+
+/// Something that happened at the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The control stream is up.
+    Connected,
+    /// The connection is gone.
+    Disconnected,
+    /// What the coordinator wants now.
+    Desired(Desired),
+    /// A blob is in the cache, verified.
+    Fetched(Digest),
+    /// A blob could not be had; it will be asked for again after the next [`Input::Desired`].
+    NotFetched(Digest),
+    /// The worker has an answer.
+    Answered {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+        /// The contribution's header (its bytes are with the shell), or why there is none.
+        answer: Result<Contribution, Refusal>,
+    },
+    /// The worker got on.
+    Progress {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+        /// Samples done.
+        done: u64,
+        /// Samples to do.
+        of: u64,
+    },
+    /// The coordinator acknowledged a contribution.
+    Acknowledged {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+        /// What it said.
+        ack: Ack,
+    },
+}
+
+/// Something for the node's shell to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Get a blob.
+    Fetch {
+        /// Which.
+        blob: BlobRef,
+        /// For which query.
+        purpose: Option<(RunId, QueryId)>,
+    },
+    /// Answer a query. Everything it needs is in the cache.
+    Compute {
+        /// What is wanted for the run.
+        run: DesiredRun,
+        /// The query.
+        query: DesiredQuery,
+    },
+    /// Stop answering a query: it is not wanted any more.
+    Abandon {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+    },
+    /// Deliver a contribution.
+    Deliver(Contribution),
+    /// Say something on the control stream.
+    Say(FromNode),
+    /// Infer with this policy from now on; everything it needs is in the cache.
+    UsePolicy {
+        /// The run it belongs to.
+        run: DesiredRun,
+        /// The policy.
+        policy: DesiredPolicy,
+    },
+    /// A contribution was refused; its bytes may go.
+    Rejected {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+type Key = (RunId, QueryId);
+
+/// How far the answer to one query is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Answer {
+    Computing,
+    Ready { contribution: Contribution, in_flight: bool },
+    Declined { refusal: Refusal, said: bool },
+    Acknowledged,
+}
+
+/// The node's state. See the [module](self) for the contract.
+#[derive(Debug, Default)]
+pub struct Node {
+    connected: bool,
+    desired: Desired,
+    have: BTreeSet<Digest>,
+    fetching: BTreeSet<Digest>,
+    answers: BTreeMap<Key, Answer>,
+    policies: BTreeMap<RunId, DesiredPolicy>,
+    said: BTreeMap<RunId, Activity>,
+    outputs: VecDeque<Output>,
+}
+
+impl Node {
+    /// A node that has the given blobs in its cache.
+    pub fn new(have: impl IntoIterator<Item = Digest>) -> Self {
+        Self { have: have.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Takes note of something that happened.
+    pub fn handle(&mut self, input: Input) {
+        match input {
+            Input::Connected => {
+                self.connected = true;
+                self.said.clear();
+                // A coordinator that still wants what it acknowledged to an earlier connection has lost it.
+                self.answers.retain(|_, answer| *answer != Answer::Acknowledged);
+            }
+            Input::Disconnected => self.disconnected(),
+            Input::Desired(desired) => {
+                self.desired = desired;
+                self.forget_what_is_not_wanted();
+            }
+            Input::Fetched(blob) => {
+                self.fetching.remove(&blob);
+                self.have.insert(blob);
+            }
+            Input::NotFetched(blob) => {
+                self.fetching.remove(&blob);
+                return;
+            }
+            Input::Answered { run, query, answer } => self.answered((run, query), answer),
+            Input::Progress { run, query, done, of } => self.say(run, Activity::Computing { query, done, of }),
+            Input::Acknowledged { run, query, ack } => self.acknowledged((run, query), ack),
+        }
+        self.reconcile();
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The blobs that are still of use; others may be dropped from the cache.
+    pub fn wanted_blobs(&self) -> BTreeSet<Digest> {
+        let of_run = |run: &DesiredRun| {
+            let query = run.query.iter().flat_map(|q| [Some(q.body), q.heads]).flatten();
+            let policy = run.policy.iter().flat_map(|p| [p.body, p.heads]);
+            [run.spec, run.network].into_iter().chain(query).chain(policy).map(|b| b.digest).collect::<Vec<_>>()
+        };
+        self.desired.runs.iter().flat_map(of_run).collect()
+    }
+
+    fn disconnected(&mut self) {
+        self.connected = false;
+        self.fetching.clear();
+        for answer in self.answers.values_mut() {
+            match answer {
+                Answer::Ready { in_flight, .. } => *in_flight = false,
+                Answer::Declined { said, .. } => *said = false,
+                Answer::Computing | Answer::Acknowledged => {}
+            }
+        }
+    }
+
+    fn forget_what_is_not_wanted(&mut self) {
+        let wanted: BTreeSet<Key> =
+            self.desired.runs.iter().filter_map(|run| Some((run.run.clone(), run.query.as_ref()?.id))).collect();
+        let gone: Vec<Key> = self.answers.keys().filter(|key| !wanted.contains(key)).cloned().collect();
+        for key in gone {
+            match self.answers.remove(&key) {
+                Some(Answer::Computing) => self.outputs.push_back(Output::Abandon { run: key.0, query: key.1 }),
+                // In flight or not sent yet: late answers count in the next snapshot, so let it be delivered.
+                Some(answer @ Answer::Ready { .. }) if self.desired.runs.iter().any(|run| run.run == key.0) => {
+                    self.answers.insert(key, answer);
+                }
+                _ => {}
+            }
+        }
+        let runs: BTreeSet<RunId> = self.desired.runs.iter().map(|run| run.run.clone()).collect();
+        self.policies.retain(|run, _| runs.contains(run));
+        self.said.retain(|run, _| runs.contains(run));
+    }
+
+    fn answered(&mut self, key: Key, answer: Result<Contribution, Refusal>) {
+        if self.answers.get(&key) != Some(&Answer::Computing) {
+            return;
+        }
+        let answer = match answer {
+            Ok(contribution) => Answer::Ready { contribution, in_flight: false },
+            Err(refusal) => Answer::Declined { refusal, said: false },
+        };
+        self.answers.insert(key, answer);
+    }
+
+    fn acknowledged(&mut self, key: Key, ack: Ack) {
+        if let Ack::Rejected(rejection) = &ack {
+            let reason = rejection.to_string();
+            self.outputs.push_back(Output::Rejected { run: key.0.clone(), query: key.1, reason });
+        }
+        if self.answers.contains_key(&key) {
+            self.answers.insert(key, Answer::Acknowledged);
+        }
+    }
+
+    fn reconcile(&mut self) {
+        if !self.connected {
+            return;
+        }
+        self.deliver();
+        let runs = std::mem::take(&mut self.desired.runs);
+        let mut computing = self.answers.values().any(|answer| *answer == Answer::Computing);
+        for run in &runs {
+            self.reconcile_run(run, &mut computing);
+        }
+        self.desired.runs = runs;
+    }
+
+    fn deliver(&mut self) {
+        let mut words = Vec::new();
+        for ((run, query), answer) in &mut self.answers {
+            match answer {
+                Answer::Ready { contribution, in_flight } if !*in_flight => {
+                    *in_flight = true;
+                    self.outputs.push_back(Output::Deliver(contribution.clone()));
+                    words.push((run.clone(), Activity::Sending { query: *query }));
+                }
+                Answer::Declined { refusal, said } if !*said => {
+                    *said = true;
+                    let word = FromNode::Decline { run: run.clone(), query: *query, refusal: refusal.clone() };
+                    self.outputs.push_back(Output::Say(word));
+                }
+                _ => {}
+            }
+        }
+        for (run, activity) in words {
+            self.say(run, activity);
+        }
+    }
+
+    fn reconcile_run(&mut self, run: &DesiredRun, computing: &mut bool) {
+        let purpose = run.query.as_ref().map(|query| (run.run.clone(), query.id));
+        let mut complete = self.fetch(run.spec, purpose.as_ref()) & self.fetch(run.network, None);
+        if let Some(policy) = &run.policy {
+            let there = self.fetch(policy.body, None) & self.fetch(policy.heads, None);
+            if complete && there && self.policies.get(&run.run) != Some(policy) {
+                self.policies.insert(run.run.clone(), policy.clone());
+                self.outputs.push_back(Output::UsePolicy { run: run.clone(), policy: policy.clone() });
+            }
+        }
+        let Some(query) = &run.query else {
+            self.say(run.run.clone(), if complete { Activity::Idle } else { Activity::Fetching });
+            return;
+        };
+        let key = (run.run.clone(), query.id);
+        if self.answers.contains_key(&key) {
+            return;
+        }
+        complete &= self.fetch(query.body, purpose.as_ref());
+        if let Some(heads) = query.heads {
+            complete &= self.fetch(heads, purpose.as_ref());
+        }
+        if !complete {
+            self.say(run.run.clone(), Activity::Fetching);
+        } else if !*computing {
+            *computing = true;
+            self.answers.insert(key, Answer::Computing);
+            self.say(run.run.clone(), Activity::Computing { query: query.id, done: 0, of: 0 });
+            self.outputs.push_back(Output::Compute { run: run.clone(), query: query.clone() });
+        }
+    }
+
+    /// Whether the blob is there; asks for it when it is not.
+    fn fetch(&mut self, blob: BlobRef, purpose: Option<&Key>) -> bool {
+        if self.have.contains(&blob.digest) {
+            return true;
+        }
+        if self.fetching.insert(blob.digest) {
+            self.outputs.push_back(Output::Fetch { blob, purpose: purpose.cloned() });
+        }
+        false
+    }
+
+    fn say(&mut self, run: RunId, activity: Activity) {
+        if self.connected && self.said.get(&run) != Some(&activity) {
+            self.said.insert(run.clone(), activity.clone());
+            self.outputs.push_back(Output::Say(FromNode::Report { run, activity }));
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Reading a run file: TOML in, a checked [`RunFile`] or an error that names the key.
+
+use std::collections::BTreeSet;
+
+use crate::ids::RunId;
+use crate::spec::{DataFormat, PartSpec, RunFile};
+
+/// A run file longer than this is refused unread.
+pub const MAX_RUN_FILE_BYTES: usize = 1 << 20;
+
+/// Why a run file was refused. `file` is the name it goes by.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunFileError {
+    /// The file is larger than [`MAX_RUN_FILE_BYTES`].
+    #[error("{file}: {found} bytes, expected at most {MAX_RUN_FILE_BYTES}")]
+    TooLong {
+        /// Name of the file.
+        file: String,
+        /// Its length.
+        found: usize,
+    },
+    /// Not TOML, a key of the wrong type, an unknown key, or a missing one.
+    #[error("{file}:{line}:{column}: {message}{}", suggestion.as_ref().map(|s| format!("; did you mean '{s}'?")).unwrap_or_default())]
+    Syntax {
+        /// Name of the file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What the reader said, on one line.
+        message: String,
+        /// The known key nearest to a misspelt one.
+        suggestion: Option<String>,
+    },
+    /// Well-formed, but a value makes no sense.
+    #[error("{file}: {key}: found {found}, expected {expected}")]
+    Value {
+        /// Name of the file.
+        file: String,
+        /// The key, dotted.
+        key: String,
+        /// What it holds.
+        found: String,
+        /// What it may hold.
+        expected: String,
+    },
+}
+
+impl RunFile {
+    /// Reads and checks the text of a run file; `file` names it in errors.
+    ///
+    /// # Errors
+    /// See [`RunFileError`].
+    pub fn parse(text: &str, file: &str) -> Result<Self, RunFileError> {
+        if text.len() > MAX_RUN_FILE_BYTES {
+            return Err(RunFileError::TooLong { file: file.to_owned(), found: text.len() });
+        }
+        let run: Self = toml::from_str(text).map_err(|error| syntax(text, file, &error))?;
+        run.check().map_err(|Wrong { key, found, expected }| RunFileError::Value {
+            file: file.to_owned(),
+            key,
+            found,
+            expected,
+        })?;
+        Ok(run)
+    }
+
+    fn check(&self) -> Result<(), Wrong> {
+        RunId::numbered(&self.name, u64::from(u32::MAX))
+            .map_err(|_error| wrong("name", &self.name, "at most 50 characters of a-z, 0-9, '-', '_' or '.'"))?;
+        self.check_input()?;
+        self.check_classes()?;
+        self.check_exits()?;
+        self.check_numbers()?;
+        self.check_parts()
+    }
+
+    fn check_input(&self) -> Result<(), Wrong> {
+        let channels = self.input.colour.channels();
+        for (key, values) in [("input.mean", &self.input.mean), ("input.std", &self.input.std)] {
+            if values.len() != channels {
+                return Err(wrong(key, values.len(), format!("{channels} numbers, one per channel")));
+            }
+            if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+                return Err(wrong(key, value, "finite numbers"));
+            }
+        }
+        if let Some(value) = self.input.std.iter().find(|v| **v <= 0.0) {
+            return Err(wrong("input.std", value, "numbers above 0"));
+        }
+        let sides = self.input.resize.into_iter().chain(self.input.crop.into_iter().flatten());
+        for side in sides {
+            if !(1..=8192).contains(&side) {
+                return Err(wrong("input.resize / input.crop", side, "1 to 8192 pixels"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_classes(&self) -> Result<(), Wrong> {
+        if let (Some(count), false) = (self.task.class_count, self.task.classes.is_empty()) {
+            let expected = "either names in task.classes or a number here, not both";
+            return Err(wrong("task.class_count", count, expected));
+        }
+        let count = self.task.class_count.unwrap_or(self.task.classes.len());
+        if !(2..=100_000).contains(&count) {
+            return Err(wrong("task.classes", format!("{count} classes"), "2 to 100000"));
+        }
+        let mut seen = BTreeSet::new();
+        match self.task.classes.iter().find(|name| !seen.insert(name.as_str())) {
+            Some(twice) => Err(wrong("task.classes", format!("'{twice}' twice"), "each class once")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_exits(&self) -> Result<(), Wrong> {
+        if self.exits.is_empty() || self.exits.len() > 256 {
+            return Err(wrong("exits", format!("{} exits", self.exits.len()), "1 to 256"));
+        }
+        let mut seen = BTreeSet::new();
+        for (i, exit) in self.exits.iter().enumerate() {
+            let key = format!("exits[{i}]");
+            if !seen.insert(exit.tap.as_str()) {
+                return Err(wrong(format!("{key}.tap"), format!("'{}' twice", exit.tap), "each tap once"));
+            }
+            if exit.rules.as_ref().unwrap_or(&self.exit.rules).is_empty() {
+                return Err(wrong(format!("{key}.rules"), "no rule", "at least one"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), Wrong> {
+        let shrinkage = self.method.shrinkage;
+        if !(shrinkage > 0.0 && shrinkage <= 100.0) {
+            return Err(wrong("method.shrinkage", shrinkage, "a number above 0 and at most 100"));
+        }
+        if self.method.range_samples == 0 {
+            return Err(wrong("method.range_samples", 0, "at least 1"));
+        }
+        if self.federation.quorum == 0 {
+            return Err(wrong("federation.quorum", 0, "at least 1"));
+        }
+        if !(1..=31_536_000).contains(&self.federation.deadline_s) {
+            return Err(wrong("federation.deadline_s", self.federation.deadline_s, "1 second to 1 year"));
+        }
+        Ok(())
+    }
+
+    fn check_parts(&self) -> Result<(), Wrong> {
+        let parts = [
+            ("data.statistics", &self.data.statistics),
+            ("data.calibration", &self.data.calibration),
+            ("data.evaluation", &self.data.evaluation),
+        ];
+        for (key, part) in parts {
+            check_part(key, part, self.data.format)?;
+        }
+        for (i, (key, part)) in parts.iter().enumerate() {
+            for (other_key, other) in &parts[..i] {
+                if overlap(part, other) {
+                    let found = format!("samples that {other_key} holds too");
+                    return Err(wrong(*key, found, "parts without a sample in common (see 'share' and 'range')"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Wrong {
+    key: String,
+    found: String,
+    expected: String,
+}
+
+fn wrong(key: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> Wrong {
+    Wrong { key: key.into(), found: found.to_string(), expected: expected.into() }
+}
+
+fn check_part(key: &str, part: &PartSpec, format: DataFormat) -> Result<(), Wrong> {
+    for file in part.files.iter().chain(&part.labels) {
+        let escapes = file.starts_with('/') || file.split(['/', '\\']).any(|step| step == "..");
+        if escapes || file.is_empty() {
+            let expected = "a path inside the node's data folder, without '..'";
+            return Err(wrong(format!("{key}.files"), format!("'{file}'"), expected));
+        }
+    }
+    let labels_wanted = if format == DataFormat::Idx { part.files.len() } else { 0 };
+    if part.labels.len() != labels_wanted {
+        let expected = format!("{labels_wanted} label files (only idx has them, one for each of 'files')");
+        return Err(wrong(format!("{key}.labels"), part.labels.len(), expected));
+    }
+    if format != DataFormat::ImageFolder && part.files.is_empty() {
+        return Err(wrong(format!("{key}.files"), "none", "at least one file"));
+    }
+    if let Some([from, to]) = part.range.filter(|[from, to]| from >= to) {
+        return Err(wrong(format!("{key}.range"), format!("[{from}, {to}]"), "[from, to) with from < to"));
+    }
+    match part.share {
+        Some([from, to]) if !(0.0 <= from && from < to && to <= 1.0) => {
+            Err(wrong(format!("{key}.share"), format!("[{from}, {to}]"), "[from, to) with 0 ≤ from < to ≤ 1"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether two parts could hold the same sample, going by what the run file says.
+fn overlap(a: &PartSpec, b: &PartSpec) -> bool {
+    let files = (a.files.is_empty() && b.files.is_empty()) || a.files.iter().any(|f| b.files.contains(f));
+    // Ranges count over a part's files taken together, so they tell parts apart only where the files are the same.
+    let ranges = match (a.range, b.range) {
+        (Some(a_range), Some(b_range)) if a.files == b.files => a_range[0] < b_range[1] && b_range[0] < a_range[1],
+        _ => true,
+    };
+    let everything = [0.0, 1.0];
+    let (s, t) = (a.share.unwrap_or(everything), b.share.unwrap_or(everything));
+    files && ranges && s[0] < t[1] && t[0] < s[1]
+}
+
+fn syntax(text: &str, file: &str, error: &toml::de::Error) -> RunFileError {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let message = error.message().replace('\n', " ");
+    RunFileError::Syntax { file: file.to_owned(), line, column, suggestion: nearest_key(&message), message }
+}
+
+/// serde says "unknown field `x`, expected one of `a`, `b`": the expected name nearest to the found one.
+fn nearest_key(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
+    let mut quoted = rest.split('`').step_by(2);
+    let found = quoted.next()?;
+    quoted
+        .map(|known| (strsim::jaro_winkler(found, known), known))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        name = "digits"
+        network = "digits.onnx"
+        [input]
+        colour = "grey"
+        mean = [0.5]
+        std = [0.25]
+        [task]
+        class_count = 10
+        [exit]
+        pool = 2
+        [[exits]]
+        tap = "a"
+        [[exits]]
+        tap = "b"
+        pool = "full"
+        rules = ["whitened"]
+        [data]
+        format = "idx"
+        statistics = { files = ["x.gz"], labels = ["y.gz"], range = [0, 900] }
+        calibration = { files = ["x.gz"], labels = ["y.gz"], range = [900, 1797], share = [0.0, 0.5] }
+        evaluation = { files = ["x.gz"], labels = ["y.gz"], range = [900, 1797], share = [0.5, 1.0] }
+    "#;
+
+    fn refused(from: &str, to: &str) -> String {
+        let changed = GOOD.replace(from, to);
+        assert_ne!(changed, GOOD, "the test must change something");
+        RunFile::parse(&changed, "run.toml").expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn a_good_file_is_read_and_defaults_are_filled_in() {
+        let run = RunFile::parse(GOOD, "run.toml").expect("good");
+        assert_eq!(run.task.names().len(), 10);
+        assert_eq!(run.federation.quorum, 1);
+        assert_eq!(run.floors.min_count, 10);
+        assert_eq!(run.exit.rules.len(), 2);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_place_and_the_right_one() {
+        let said = refused("class_count", "clas_count");
+        assert!(said.starts_with("run.toml:9:9: unknown field `clas_count`"), "{said}");
+        assert!(said.ends_with("did you mean 'class_count'?"), "{said}");
+        let said = refused("colour = \"grey\"", "colour = \"gray\"");
+        assert!(said.contains("did you mean 'grey'?"), "{said}");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_name_their_key() {
+        assert!(refused("std = [0.25]", "std = [0.0]").contains("input.std"));
+        assert!(refused("mean = [0.5]", "mean = [0.5, 0.5]").contains("input.mean: found 2"));
+        assert!(refused("tap = \"b\"", "tap = \"a\"").contains("exits[1].tap: found 'a' twice"));
+        assert!(refused("range = [0, 900]", "range = [9, 9]").contains("data.statistics.range"));
+        assert!(refused("files = [\"x.gz\"], labels = [\"y.gz\"], range = [0", "files = [\"../x\"], labels = [\"y.gz\"], range = [0").contains("data.statistics.files"));
+        assert!(refused("name = \"digits\"", "name = \"Digits!\"").contains("name: found Digits!"));
+    }
+
+    #[test]
+    fn parts_that_share_samples_are_refused() {
+        let said = refused("share = [0.5, 1.0]", "share = [0.4, 1.0]");
+        assert!(said.contains("data.evaluation: found samples that data.calibration holds too"), "{said}");
+    }
+}

@@ -1,0 +1,116 @@
+//! The shape of a `Moments` answer.
+
+use serde::{Deserialize, Serialize};
+
+use super::excluded_sections;
+use crate::Layout;
+
+/// What is summed at one exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitShape {
+    /// `D`: numbers in the pooled, flattened activation.
+    pub dim: usize,
+    /// Whether the query asks for second moments at this exit.
+    pub second: bool,
+}
+
+impl ExitShape {
+    /// `D(D+1)/2`: cells of the lower triangle of the second moment.
+    pub fn triangle(&self) -> usize {
+        let Self { dim, .. } = *self;
+        if dim % 2 == 0 {
+            (dim / 2).saturating_mul(dim.saturating_add(1))
+        } else {
+            dim.saturating_mul(dim / 2 + 1)
+        }
+    }
+}
+
+/// Per exit and class: counts, sums and squared norms; optionally per exit second moments (METHOD,
+/// "Early Exit Class Means" and "Whitened class means").
+///
+/// Sections of exit `e`, with `K` classes and `D` numbers:
+/// `e{e}.alone.n[K]`, `e{e}.alone.sum[K·D]` (class-major), `e{e}.alone.sq[K]`; where second moments are
+/// asked for also `e{e}.paired.n[K]`, `e{e}.paired.sum[K·D]`, `e{e}.paired.sq[K]` and
+/// `e{e}.products[D(D+1)/2]` (lower triangle, row-major). Then, once, `excluded.non_finite[1]`,
+/// `excluded.out_of_scale[1]`, `withheld_classes[1]`.
+///
+/// A node that sends second moments for an exit puts its class sums in `paired`, any other in `alone`;
+/// the unused part is zero and packs to almost nothing. Class means come from both, the covariance from
+/// `paired` and `products` alone, so that all of it is over the same samples.
+///
+/// Units: sums in `2^-sum_bits` of the exit's [`Scale`](crate::Scale), squared norms and products in
+/// `2^(-2·product_bits)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MomentsShape {
+    /// `K`: number of classes.
+    pub classes: usize,
+    /// The exits in the order they are reached.
+    pub exits: Vec<ExitShape>,
+}
+
+impl MomentsShape {
+    /// The layout of the table.
+    pub fn layout(&self) -> Layout {
+        let sums = |e: usize, part: &str, dim: usize| {
+            [
+                (format!("e{e}.{part}.n"), self.classes),
+                (format!("e{e}.{part}.sum"), self.classes.saturating_mul(dim)),
+                (format!("e{e}.{part}.sq"), self.classes),
+            ]
+        };
+        let mut sections = Vec::new();
+        for (e, exit) in self.exits.iter().enumerate() {
+            sections.extend(sums(e, "alone", exit.dim));
+            if exit.second {
+                sections.extend(sums(e, "paired", exit.dim));
+                sections.push((format!("e{e}.products"), exit.triangle()));
+            }
+        }
+        sections.extend(excluded_sections());
+        sections.push(("withheld_classes".to_owned(), 1));
+        Layout::new(sections)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_triangle_is_counted_without_overflow() {
+        let triangle = |dim| ExitShape { dim, second: true }.triangle();
+        for dim in 0..50 {
+            assert_eq!(triangle(dim), dim * (dim + 1) / 2);
+        }
+        assert_eq!(triangle(usize::MAX), usize::MAX);
+    }
+
+    #[test]
+    fn sections_follow_what_is_asked() {
+        let layout = MomentsShape {
+            classes: 3,
+            exits: vec![
+                ExitShape {
+                    dim: 4,
+                    second: false,
+                },
+                ExitShape {
+                    dim: 5,
+                    second: true,
+                },
+            ],
+        }
+        .layout();
+        assert_eq!(layout.cells(), (3 + 12 + 3) + 2 * (3 + 15 + 3) + 15 + 3);
+        assert_eq!(layout.range("e0.alone.sum"), Some(3..15));
+        assert_eq!(layout.range("e0.products"), None);
+        assert_eq!(layout.range("e1.products").map(|r| r.len()), Some(15));
+        assert_eq!(
+            layout.range("withheld_classes"),
+            Some(layout.cells() - 1..layout.cells())
+        );
+    }
+}
