@@ -3,10 +3,10 @@
     python scripts/make_assets.py            # writes into assets/
     python scripts/make_assets.py --out DIR  # writes elsewhere, to compare
 
-Takes less than a minute on one CPU core. Everything is seeded and runs on one thread: the digit
-files come out byte for byte the same everywhere, the network on the same versions and kind of CPU.
-At the end it prints what `assets/README.md` states: the network's accuracy, and for every block end
-its cost and the accuracy of an exit there.
+Takes less than a minute on one CPU core. Everything is seeded and runs on one thread. The digits come
+out the same everywhere (their gzip bytes wherever zlib is the usual one), the network on the same
+versions and kind of CPU. At the end it prints what `assets/README.md` states: the network's accuracy,
+and for every block end its cost and the accuracy of an exit there.
 
 Needs Python 3.11 or later and
 
