@@ -234,11 +234,27 @@ pub(crate) fn new_key() -> Result<KeyPair, CertificateError> {
     KeyPair::generate_for(&rcgen::PKCS_ED25519).map_err(making)
 }
 
-fn epoch_plus(time: SystemTime) -> impl Into<DateTime> {
+/// 9999-12-31T23:59:59Z in seconds since 1970: the last second that a certificate can name, and
+/// by RFC 5280 the way to say that it does not run out.
+const LAST: u64 = 253_402_300_799;
+
+/// Whole seconds since 1970, within what a certificate can express.
+fn seconds(time: SystemTime) -> Duration {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Year 9999 is the last one that a certificate can express.
-    let since = since.min(Duration::from_secs(253_402_300_799));
-    rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since.as_secs())
+    Duration::from_secs(since.as_secs().min(LAST))
+}
+
+fn parameters(common_name: &str, from: SystemTime, until: SystemTime) -> CertificateParams {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, ORGANISATION);
+    subject.push(DnType::CommonName, common_name);
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = subject;
+    parameters.serial_number = Some(serial());
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    parameters.not_before = epoch + seconds(from);
+    parameters.not_after = epoch + seconds(until);
+    parameters
 }
 
 fn serial() -> SerialNumber {
@@ -246,4 +262,111 @@ fn serial() -> SerialNumber {
     // A positive number whose first byte is not zero, as DER wants it.
     bytes[0] = bytes[0] & 0x7f | 0x40;
     SerialNumber::from(bytes.to_vec())
+}
+
+/// The parameters of an authority's own certificate. They follow from the key alone, except for
+/// the dates. It does not run out: the key is what everybody pins, and changing it means joining
+/// again.
+pub(crate) fn authority_parameters(id: AuthorityId, now: SystemTime) -> CertificateParams {
+    let from = now.checked_sub(BACKDATE).unwrap_or(UNIX_EPOCH);
+    let until = UNIX_EPOCH
+        .checked_add(Duration::from_secs(LAST))
+        .unwrap_or(now);
+    let mut parameters = parameters(&format!("authority {}", id.short()), from, until);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    parameters
+}
+
+/// Signs a member's certificate.
+pub(crate) fn sign(
+    issuer: &rcgen::Issuer<'_, KeyPair>,
+    public_key: &impl PublicKeyData,
+    role: Role,
+    name: &str,
+    now: SystemTime,
+) -> Result<Vec<u8>, CertificateError> {
+    let from = now.checked_sub(BACKDATE).unwrap_or(UNIX_EPOCH);
+    let until = now.checked_add(role.validity()).unwrap_or(now);
+    let mut parameters = parameters(name, from, until);
+    parameters
+        .distinguished_name
+        .push(DnType::OrganizationalUnitName, role.as_str());
+    parameters.is_ca = IsCa::ExplicitNoCa;
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![role.usage()];
+    parameters.use_authority_key_identifier_extension = true;
+    let certificate = parameters
+        .signed_by(public_key, issuer)
+        .map_err(making)?;
+    Ok(certificate.der().to_vec())
+}
+
+/// A request for a certificate, which proves that the sender has the key. Nothing in it but the
+/// key is looked at: role and name are the authority's to give.
+pub(crate) fn request(key: &KeyPair) -> Result<Vec<u8>, CertificateError> {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = DistinguishedName::new();
+    let request = parameters.serialize_request(key).map_err(making)?;
+    Ok(request.der().to_vec())
+}
+
+/// The key of a request, whose signature is checked.
+pub(crate) fn requested_key(request: Vec<u8>) -> Result<rcgen::PublicKey, CertificateError> {
+    let request = rcgen::CertificateSigningRequestParams::from_der(&request.into())
+        .map_err(making)?;
+    if request.public_key.algorithm() == &rcgen::PKCS_ED25519 {
+        Ok(request.public_key)
+    } else {
+        Err(CertificateError::Making("not an Ed25519 key".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        assert_eq!(check_name("kitchen"), Ok(()));
+        assert_eq!(check_name("Küche 3"), Ok(()));
+        assert_eq!(check_name(""), Err(NameError::Length { found: 0 }));
+        assert_eq!(
+            check_name(&"ü".repeat(65)),
+            Err(NameError::Length { found: 65 })
+        );
+        assert_eq!(
+            check_name("a\u{1b}[2J"),
+            Err(NameError::Control { found: '\u{1b}' })
+        );
+    }
+
+    #[test]
+    fn a_request_proves_its_key() {
+        let key = new_key().expect("a key");
+        let mut der = request(&key).expect("a request");
+        let read = requested_key(der.clone()).expect("a proof");
+        assert_eq!(
+            read.subject_public_key_info(),
+            key.subject_public_key_info()
+        );
+        let last = der.len() - 1;
+        der[last] ^= 1;
+        assert!(requested_key(der).is_err());
+        assert!(requested_key(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn roles_survive_text() {
+        for role in [Role::Coordinator, Role::Node, Role::Operator] {
+            assert_eq!(role.to_string().parse(), Ok(role));
+        }
+        assert!("queen".parse::<Role>().is_err());
+    }
+
+    #[test]
+    fn certificates_that_are_none() {
+        assert_eq!(read(b"").err(), Some(CertificateError::Unreadable));
+        assert_eq!(read(b"0\x82").err(), Some(CertificateError::Unreadable));
+    }
 }

@@ -120,3 +120,45 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    fn transport(&self) -> quinn::TransportConfig {
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(self.max_streams.into())
+            .max_concurrent_uni_streams(0u32.into())
+            .stream_receive_window(self.stream_window.into())
+            .receive_window(self.connection_window.into())
+            .send_window(self.send_window)
+            .datagram_receive_buffer_size(None)
+            .datagram_send_buffer_size(0)
+            .crypto_buffer_size(CRYPTO_BUFFER)
+            // Beyond a variable-length integer lie a hundred million years: no timeout then.
+            .max_idle_timeout(self.idle_timeout.try_into().ok());
+        transport
+    }
+
+    pub(crate) fn client_transport(&self) -> quinn::TransportConfig {
+        let mut transport = self.transport();
+        transport.keep_alive_interval(Some(self.keep_alive));
+        transport
+    }
+
+    pub(crate) fn apply(&self, config: &mut quinn::ServerConfig) {
+        let mut transport = self.transport();
+        // A client gets the rest once it has shown who it is.
+        transport
+            .max_concurrent_bidi_streams(GREETING_STREAMS.into())
+            .receive_window(GREETING_WINDOW.into());
+        // Every connection proves its address by a retry: no tokens that spare it the next time.
+        let mut validation = quinn::ValidationTokenConfig::default();
+        validation.sent(0);
+        config
+            .transport_config(std::sync::Arc::new(transport))
+            .validation_token_config(validation)
+            .retry_token_lifetime(RETRY_LIFETIME)
+            .max_incoming(self.max_incoming)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+    }
+}

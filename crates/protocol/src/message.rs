@@ -217,11 +217,6 @@ pub enum Request {
     },
     /// Here comes a contribution.
     Contribute(Contribution),
-    /// A fresh certificate for the same key, signed by the same authority.
-    Renew {
-        /// Certificate signing request, DER.
-        csr: Vec<u8>,
-    },
     /// An operator's wish; only with an operator's certificate.
     Operator,
 }

@@ -25,8 +25,15 @@ pub enum Input {
     Desired(Desired),
     /// A blob is in the cache, verified.
     Fetched(Digest),
-    /// A blob could not be had; it will be asked for again after the next [`Input::Desired`].
+    /// A blob could not be had. It is asked for again at once: the shell waits a moment before it says so.
     NotFetched(Digest),
+    /// A contribution was not acknowledged. It is delivered again at once: the shell waits a moment here too.
+    NotDelivered {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+    },
     /// The worker has an answer.
     Answered {
         /// The run.
@@ -154,7 +161,11 @@ impl Node {
             }
             Input::NotFetched(blob) => {
                 self.fetching.remove(&blob);
-                return;
+            }
+            Input::NotDelivered { run, query } => {
+                if let Some(Answer::Ready { in_flight, .. }) = self.answers.get_mut(&(run, query)) {
+                    *in_flight = false;
+                }
             }
             Input::Answered { run, query, answer } => self.answered((run, query), answer),
             Input::Progress { run, query, done, of } => self.say(run, Activity::Computing { query, done, of }),

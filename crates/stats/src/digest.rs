@@ -90,10 +90,7 @@ impl FromStr for Digest {
             let digit = character
                 .to_digit(16)
                 .and_then(|digit| u8::try_from(digit).ok())
-                .ok_or(ParseDigestError::Character {
-                    at,
-                    found: character,
-                })?;
+                .ok_or(ParseDigestError::Character { at, found: character })?;
             bytes[at / 2] = bytes[at / 2] << 4 | digit;
         }
         Ok(Self(bytes))
@@ -113,9 +110,7 @@ impl Serialize for Digest {
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            String::deserialize(deserializer)?
-                .parse()
-                .map_err(serde::de::Error::custom)
+            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
         } else {
             <[u8; 32]>::deserialize(deserializer).map(Self)
         }
@@ -139,18 +134,9 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong_with_a_text() {
-        assert_eq!(
-            "ab".parse::<Digest>(),
-            Err(ParseDigestError::Length {
-                found: 2,
-                expected: 64
-            })
-        );
+        assert_eq!("ab".parse::<Digest>(), Err(ParseDigestError::Length { found: 2, expected: 64 }));
         let text = format!("ab{}", "ü".repeat(62));
-        assert_eq!(
-            text.parse::<Digest>(),
-            Err(ParseDigestError::Character { at: 2, found: 'ü' })
-        );
+        assert_eq!(text.parse::<Digest>(), Err(ParseDigestError::Character { at: 2, found: 'ü' }));
     }
 
     #[test]

@@ -16,10 +16,7 @@ pub struct Floors {
 
 impl Floors {
     /// No floor at all: for comparisons against one node that holds everything.
-    pub const OFF: Self = Self {
-        min_count: 0,
-        second_factor: 0,
-    };
+    pub const OFF: Self = Self { min_count: 0, second_factor: 0 };
 
     /// The stricter of two sets of floors, each taken apart.
     pub fn stricter(self, other: Self) -> Self {
@@ -43,10 +40,7 @@ impl Floors {
 impl Default for Floors {
     /// 10 samples for a class, `2·D` for second moments.
     fn default() -> Self {
-        Self {
-            min_count: 10,
-            second_factor: 2,
-        }
+        Self { min_count: 10, second_factor: 2 }
     }
 }
 
@@ -68,18 +62,9 @@ mod tests {
 
     #[test]
     fn stricter_takes_the_larger_of_each() {
-        let a = Floors {
-            min_count: 3,
-            second_factor: 5,
-        };
-        let b = Floors {
-            min_count: 4,
-            second_factor: 2,
-        };
-        let both = Floors {
-            min_count: 4,
-            second_factor: 5,
-        };
+        let a = Floors { min_count: 3, second_factor: 5 };
+        let b = Floors { min_count: 4, second_factor: 2 };
+        let both = Floors { min_count: 4, second_factor: 5 };
         assert_eq!(a.stricter(b), both);
         assert_eq!(b.stricter(a), both);
     }

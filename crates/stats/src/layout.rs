@@ -53,14 +53,8 @@ impl Layout {
         for (name, len) in sections {
             let start = layout.cells;
             layout.cells = start.saturating_add(len);
-            layout
-                .by_name
-                .entry(name.clone())
-                .or_insert(layout.sections.len());
-            layout.sections.push(Section {
-                name,
-                cells: start..layout.cells,
-            });
+            layout.by_name.entry(name.clone()).or_insert(layout.sections.len());
+            layout.sections.push(Section { name, cells: start..layout.cells });
         }
         layout
     }

@@ -24,6 +24,7 @@ mod digest;
 mod floors;
 mod layout;
 mod macs;
+pub mod packed;
 mod scale;
 mod shape;
 mod table;

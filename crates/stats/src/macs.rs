@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Multiply-accumulates (METHOD, "Words": 1 MAC = 2 FLOPs). Addition saturates: a cost that large is
 /// wrong either way, and must not turn into a small one.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Macs(u64);
 
@@ -31,11 +29,7 @@ impl Macs {
     /// This cost as a share of `whole`, the bare network's as a rule. Of nothing, nothing is 1 and
     /// anything more is infinite.
     pub fn ratio(self, whole: Self) -> f64 {
-        if self == whole {
-            1.0
-        } else {
-            self.0 as f64 / whole.0 as f64
-        }
+        if self == whole { 1.0 } else { self.0 as f64 / whole.0 as f64 }
     }
 
     /// What is left of this cost after `other`, at least zero.

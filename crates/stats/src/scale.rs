@@ -26,10 +26,7 @@ impl Scale {
     /// The scale with the given `sum_bits`, moved into [`Scale::SUM_BITS`].
     pub fn new(sum_bits: i8) -> Self {
         let sum_bits = sum_bits.clamp(*Self::SUM_BITS.start(), *Self::SUM_BITS.end());
-        Self {
-            sum_bits,
-            product_bits: sum_bits - Self::PRODUCT_SHORTER,
-        }
+        Self { sum_bits, product_bits: sum_bits - Self::PRODUCT_SHORTER }
     }
 
     /// The scale that leaves one bit of headroom above values of magnitude in `[2^exponent,

@@ -37,9 +37,7 @@ pub enum TableError {
 impl Table {
     /// A table of `cells` zeros: what merging starts from.
     pub fn zeros(cells: usize) -> Self {
-        Self {
-            cells: vec![0; cells],
-        }
+        Self { cells: vec![0; cells] }
     }
 
     /// A table of the given cells.
@@ -94,10 +92,7 @@ impl Table {
         operation: impl Fn(i64, i64) -> (i64, bool),
     ) -> Result<(), TableError> {
         if other.len() != self.len() {
-            return Err(TableError::Cells {
-                found: other.len(),
-                expected: self.len(),
-            });
+            return Err(TableError::Cells { found: other.len(), expected: self.len() });
         }
         if let Some(cell) = first_overflow(&self.cells, &other.cells, &operation) {
             return Err(TableError::Overflow { cell });
@@ -111,15 +106,29 @@ impl Table {
     /// The digest of the cells, each as 8 little-endian bytes. Two tables have the same digest exactly
     /// when they are the same bit for bit, however they were packed.
     pub fn digest(&self) -> Digest {
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = CellHasher::default();
+        hasher.update(&self.cells);
+        hasher.finish()
+    }
+}
+
+/// Hashes cells as they come, in whatever pieces.
+#[derive(Default)]
+pub(crate) struct CellHasher(blake3::Hasher);
+
+impl CellHasher {
+    pub(crate) fn update(&mut self, cells: &[i64]) {
         let mut bytes = [0_u8; 8 * 1024];
-        for chunk in self.cells.chunks(1024) {
+        for chunk in cells.chunks(1024) {
             for (bytes, cell) in bytes.chunks_exact_mut(8).zip(chunk) {
                 bytes.copy_from_slice(&cell.to_le_bytes());
             }
-            hasher.update(&bytes[..8 * chunk.len()]);
+            self.0.update(&bytes[..8 * chunk.len()]);
         }
-        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    pub(crate) fn finish(&self) -> Digest {
+        Digest::from_bytes(*self.0.finalize().as_bytes())
     }
 }
 
@@ -215,10 +224,7 @@ mod tests {
     #[test]
     fn tables_of_different_lengths_do_not_meet() {
         let mut table = Table::zeros(2);
-        let error = TableError::Cells {
-            found: 3,
-            expected: 2,
-        };
+        let error = TableError::Cells { found: 3, expected: 2 };
         assert_eq!(table.merge(&Table::zeros(3)), Err(error));
         assert_eq!(table.subtract(&Table::zeros(3)), Err(error));
     }

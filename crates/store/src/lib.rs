@@ -1,1 +1,106 @@
-//! (being written)
+//! What must survive: nodes, tokens, blobs, runs, contributions, seals, policies, traffic and the audit log.
+//!
+//! [`Store`] is what the coordinator needs, in terms that an object store can offer too: small records, content named
+//! by its hash, contributions that are put once and replaced only by a higher dataset version, and seals that never
+//! change. [`RedbStore`] is the embedded implementation: every call that changes something is one durable transaction
+//! (two-phase commit, synced to disk) together with its line in the audit log.
+//!
+//! Deliberately not here: what a table means, when a query closes, any clock. Time is passed in as milliseconds since
+//! 1970.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod error;
+mod records;
+mod redb_store;
+mod tables;
+
+pub use error::StoreError;
+pub use records::{
+    AuditEntry, ContributionMeta, NewContribution, NodeRecord, PutOutcome, Seal, TokenOutcome, TokenRecord, Traffic,
+};
+pub use redb_store::RedbStore;
+
+use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
+use exeunt_stats::Digest;
+
+/// Version of the store's format that this build writes.
+pub const FORMAT: u32 = 1;
+
+/// Durable state of one federation. Every method that changes something returns after the change is on disk.
+///
+/// # Errors
+/// All methods: [`StoreError`], when the disk or a stored value is at fault; the state is then as before the call.
+pub trait Store: Send + std::fmt::Debug {
+    /// Every node that ever enrolled, by id.
+    fn nodes(&self) -> Result<Vec<(NodeId, NodeRecord)>, StoreError>;
+
+    /// Adds a node or changes what is known of it.
+    fn save_node(&mut self, node: NodeId, record: &NodeRecord, now_ms: u64) -> Result<(), StoreError>;
+
+    /// Adds a join token, named by the digest of its secret.
+    fn add_token(&mut self, secret: Digest, token: &TokenRecord, now_ms: u64) -> Result<(), StoreError>;
+
+    /// Spends a token for a node and enrols it, exactly once, in one transaction. The node that spent it may do so
+    /// again: then its answer had been lost.
+    fn use_token(&mut self, secret: Digest, node: NodeId, name: &str, now_ms: u64)
+    -> Result<TokenOutcome, StoreError>;
+
+    /// Keeps bytes under their digest. Putting the same again changes nothing.
+    fn put_blob(&mut self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Length of a blob, if it is there.
+    fn blob_len(&self, digest: Digest) -> Result<Option<u64>, StoreError>;
+
+    /// At most `limit` bytes of a blob from `offset` on; `None` if there is no such blob.
+    fn read_blob(&self, digest: Digest, offset: u64, limit: usize) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Adds a run or changes its record, which is the caller's to encode.
+    fn save_run(&mut self, run: &RunId, record: &[u8], now_ms: u64) -> Result<(), StoreError>;
+
+    /// Every run's record, by id.
+    fn runs(&self) -> Result<Vec<(RunId, Vec<u8>)>, StoreError>;
+
+    /// Stores contributions in one transaction. The outcomes are in the order of the contributions.
+    fn put_contributions(
+        &mut self,
+        contributions: &[NewContribution<'_>],
+        now_ms: u64,
+    ) -> Result<Vec<PutOutcome>, StoreError>;
+
+    /// Who contributed to a query, by node, without the tables.
+    fn contributions(&self, run: &RunId, query: QueryId) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError>;
+
+    /// A contribution's packed table.
+    fn contribution(&self, run: &RunId, query: QueryId, node: NodeId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Closes a query for good. The same seal again changes nothing; another one is an error.
+    fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError>;
+
+    /// Every seal of a run, in the order of the queries.
+    fn seals(&self, run: &RunId) -> Result<Vec<(QueryId, Seal)>, StoreError>;
+
+    /// Remembers a policy, encoded by the caller.
+    fn save_policy(
+        &mut self,
+        run: &RunId,
+        version: PolicyVersion,
+        policy: &[u8],
+        now_ms: u64,
+    ) -> Result<(), StoreError>;
+
+    /// Every policy of a run, in the order of the versions.
+    fn policies(&self, run: &RunId) -> Result<Vec<(PolicyVersion, Vec<u8>)>, StoreError>;
+
+    /// Adds to the byte counts of queries and nodes.
+    fn add_traffic(&mut self, traffic: &[((RunId, QueryId, NodeId), Traffic)]) -> Result<(), StoreError>;
+
+    /// Byte counts of a run.
+    fn traffic(&self, run: &RunId) -> Result<Vec<(QueryId, NodeId, Traffic)>, StoreError>;
+
+    /// Adds lines to the audit log.
+    fn append_audit(&mut self, entries: &[AuditEntry]) -> Result<(), StoreError>;
+
+    /// Lines of the audit log from number `from` on, at most `limit`, with their numbers.
+    fn audit(&self, from: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError>;
+}

@@ -24,12 +24,8 @@ impl MarginShape {
     pub fn layout(&self) -> Layout {
         let Self { exits, rules, bins } = *self;
         Layout::new((0..exits).flat_map(move |e| {
-            (0..rules).flat_map(move |r| {
-                [
-                    (format!("e{e}.r{r}.right"), bins),
-                    (format!("e{e}.r{r}.wrong"), bins),
-                ]
-            })
+            (0..rules)
+                .flat_map(move |r| [(format!("e{e}.r{r}.right"), bins), (format!("e{e}.r{r}.wrong"), bins)])
         }))
     }
 }

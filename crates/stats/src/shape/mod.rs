@@ -14,8 +14,5 @@ pub use spread::SpreadShape;
 
 /// The two sections that count samples left out of every sum.
 pub(crate) fn excluded_sections() -> [(String, usize); 2] {
-    [
-        ("excluded.non_finite".to_owned(), 1),
-        ("excluded.out_of_scale".to_owned(), 1),
-    ]
+    [("excluded.non_finite".to_owned(), 1), ("excluded.out_of_scale".to_owned(), 1)]
 }

@@ -92,25 +92,13 @@ mod tests {
     fn sections_follow_what_is_asked() {
         let layout = MomentsShape {
             classes: 3,
-            exits: vec![
-                ExitShape {
-                    dim: 4,
-                    second: false,
-                },
-                ExitShape {
-                    dim: 5,
-                    second: true,
-                },
-            ],
+            exits: vec![ExitShape { dim: 4, second: false }, ExitShape { dim: 5, second: true }],
         }
         .layout();
         assert_eq!(layout.cells(), (3 + 12 + 3) + 2 * (3 + 15 + 3) + 15 + 3);
         assert_eq!(layout.range("e0.alone.sum"), Some(3..15));
         assert_eq!(layout.range("e0.products"), None);
         assert_eq!(layout.range("e1.products").map(|r| r.len()), Some(15));
-        assert_eq!(
-            layout.range("withheld_classes"),
-            Some(layout.cells() - 1..layout.cells())
-        );
+        assert_eq!(layout.range("withheld_classes"), Some(layout.cells() - 1..layout.cells()));
     }
 }

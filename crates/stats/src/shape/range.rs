@@ -26,11 +26,7 @@ impl RangeLayout {
     /// The layout of the table.
     pub fn layout(&self) -> Layout {
         Layout::new((0..self.exits).flat_map(|e| {
-            [
-                (format!("e{e}.zero"), 1),
-                (format!("e{e}.bins"), Self::BINS),
-                (format!("e{e}.non_finite"), 1),
-            ]
+            [(format!("e{e}.zero"), 1), (format!("e{e}.bins"), Self::BINS), (format!("e{e}.non_finite"), 1)]
         }))
     }
 }

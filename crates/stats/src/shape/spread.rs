@@ -24,12 +24,7 @@ impl SpreadShape {
     pub fn layout(&self) -> Layout {
         Layout::new(
             (0..self.exits)
-                .flat_map(|e| {
-                    [
-                        (format!("e{e}.sum"), self.classes),
-                        (format!("e{e}.n"), 1),
-                    ]
-                })
+                .flat_map(|e| [(format!("e{e}.sum"), self.classes), (format!("e{e}.n"), 1)])
                 .chain(excluded_sections()),
         )
     }

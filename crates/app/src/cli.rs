@@ -1,0 +1,283 @@
+//! The command line: every command, its flags, and what they mean.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Early exits for fleets of small devices, from sums and counts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "exeunt",
+    version,
+    about,
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage or bad input · 3 coordinator not reachable · 4 refused by the coordinator · 130 interrupted.\n\
+                  Data goes to stdout, messages to stderr. Flags come before EXEUNT_… variables, and those before files."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Folder of the coordinator: its authority, keys and store
+    #[arg(long, global = true, env = "EXEUNT_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Log more (-v debug, -vv trace); EXEUNT_LOG takes a tracing filter
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Write log lines as JSON
+    #[arg(long, global = true)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the coordinator until stopped; makes the federation on first start
+    Serve {
+        /// Address to listen on (UDP)
+        #[arg(long, env = "EXEUNT_LISTEN", default_value = "0.0.0.0:4711", value_name = "ADDR:PORT")]
+        listen: SocketAddr,
+        /// Address that join tokens tell nodes to use; repeat for several. Default: this machine's
+        #[arg(long, env = "EXEUNT_ADVERTISE", value_name = "HOST:PORT", value_delimiter = ',')]
+        advertise: Vec<String>,
+    },
+    /// Print a join token that works once
+    Token {
+        /// How long it is valid: seconds, or 15m, 2h, 7d
+        #[arg(long, default_value = "1h", value_parser = duration)]
+        valid: std::time::Duration,
+        /// A note beside it
+        #[arg(long, default_value = "")]
+        label: String,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Nodes of the federation
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
+    /// Runs: start, list, look, stop
+    Run {
+        #[command(subcommand)]
+        command: RunCommand,
+    },
+    /// Policies: which samples leave where
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Snapshots: merged class means
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// List the places where a network can be left
+    Inspect {
+        /// ONNX file
+        model: PathBuf,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Run a whole federation on this machine
+    Simulate(SimulateArgs),
+    /// The whole job on what ships: a coordinator and 8 node processes on loopback
+    Demo(DemoArgs),
+    /// (internal) one node process of the demo
+    #[command(hide = true, name = "node-process")]
+    NodeProcess {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Every node: name, short id, state, software
+    List {
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Shut a node out for good; a live connection ends at once
+    Revoke {
+        /// Node id, as `node list` prints it
+        node: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// Start a run from a run file
+    Start {
+        /// Run file (configs/*.toml)
+        file: PathBuf,
+        /// Network instead of the one the run file names
+        #[arg(long, value_name = "ONNX")]
+        network: Option<PathBuf>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Every run
+    List {
+        #[command(flatten)]
+        output: Json,
+    },
+    /// One run: exits, curve, nodes, and what is being waited for
+    Show {
+        /// Run id; the newest if none is given
+        run: Option<String>,
+        /// Come back only when the run is ready or has failed
+        #[arg(long)]
+        wait: bool,
+        /// Draw the trade-off curve
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// End a run; its tables stay
+    Stop {
+        /// Run id
+        run: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Put a policy in force
+    Set {
+        /// Run id; the newest if none is given
+        run: Option<String>,
+        #[command(flatten)]
+        wish: Wish,
+        #[command(flatten)]
+        output: Json,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Wish {
+    /// At every exit the surest share of all samples leaves, such as 0.3
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) fraction: Option<f64>,
+    /// The cheapest policy that loses at most this many points of accuracy on the calibration part
+    #[arg(long, value_name = "POINTS")]
+    pub(crate) max_drop: Option<f64>,
+    /// One entry per exit, comma-separated: `off`, or `RULE:MARGIN` such as whitened:3.5 or class-means:always
+    #[arg(long, value_name = "LIST")]
+    pub(crate) thresholds: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Write class means, spreads, whitened weights and counts as NumPy arrays
+    Export {
+        /// Run id; the newest if none is given
+        run: Option<String>,
+        /// File to write (.npz)
+        #[arg(long, short, default_value = "snapshot.npz", value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Run file (configs/*.toml)
+    pub(crate) file: PathBuf,
+    /// Number of nodes
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) nodes: u32,
+    /// How samples are dealt out: uniform, dirichlet(ALPHA), by-class(CLASSES PER NODE)
+    #[arg(long, default_value = "uniform")]
+    pub(crate) partition: String,
+    /// Seeds the partition
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Folder of the samples instead of the run file's `data.root`
+    #[arg(long, env = "EXEUNT_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Network instead of the one the run file names
+    #[arg(long, value_name = "ONNX")]
+    pub(crate) network: Option<PathBuf>,
+    /// Talk over real QUIC on loopback instead of handing messages over in memory
+    #[arg(long)]
+    pub(crate) sockets: bool,
+    /// Switch every floor off, to compare splits of the same data
+    #[arg(long)]
+    pub(crate) no_floors: bool,
+    /// Average maps to POOL×POOL instead of what the run file says
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<u16>,
+    /// Threads to compute with; default: all cores
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Draw the trade-off curve
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// In the terminal, without a window
+    #[arg(long)]
+    pub(crate) headless: bool,
+    /// Number of node processes
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) nodes: u32,
+    /// Draw the trade-off curve
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Json,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Json {
+    /// One JSON document on stdout instead of a table (docs/json.md)
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `90`, `90s`, `15m`, `2h`, `7d`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let wrong = || format!("'{text}' is not a time: expected a number with s, m, h or d behind it, such as 2h");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_error| wrong())?;
+    let unit = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let seconds = number.checked_mul(unit).filter(|s| (1..=31_536_000).contains(s));
+    seconds.map(std::time::Duration::from_secs).ok_or_else(|| format!("'{text}': expected 1 second to 365 days"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_and_nonsense_is_refused() {
+        assert_eq!(duration("2h").map(|d| d.as_secs()), Ok(7200));
+        assert_eq!(duration("45").map(|d| d.as_secs()), Ok(45));
+        assert!(duration("h").is_err() && duration("3w").is_err() && duration("0s").is_err());
+        assert!(duration("99999999999999d").is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! From a run file and a network to a run: every tap checked, every dimension and cost known, before any node is
+//! asked anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use exeunt_exits::{CostModel, ExitContext, PoolError, Rule, RunContext, SearchOptions};
+use exeunt_network::{CutError, Network};
+use exeunt_protocol::coordinator::RunOptions;
+use exeunt_protocol::message::BlobRef;
+use exeunt_protocol::spec::{ExitPlan, RunFile, RunSpec};
+use exeunt_stats::Macs;
+
+/// Why a run cannot be made of this run file and this network.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A tap cannot be an exit.
+    #[error("run file '{run}', exits: {source}")]
+    Tap {
+        /// Name in the run file.
+        run: String,
+        /// What is wrong with the tap.
+        source: CutError,
+    },
+    /// The pooling does not fit the tap's shape.
+    #[error("run file '{run}', exit '{tap}': {source}")]
+    Pool {
+        /// Name in the run file.
+        run: String,
+        /// The tap.
+        tap: String,
+        /// What is wrong.
+        source: PoolError,
+    },
+    /// The network has another number of outputs than the run has classes.
+    #[error("run file '{run}', task.classes: found {found} classes, expected {expected}, the outputs of the network")]
+    Classes {
+        /// Name in the run file.
+        run: String,
+        /// Classes in the run file.
+        found: usize,
+        /// Outputs of the network.
+        expected: usize,
+    },
+    /// The network's input is not an image of the run's colour.
+    #[error("run file '{run}', input.colour: found {found} channels, expected {expected:?}, the input of the network")]
+    Input {
+        /// Name in the run file.
+        run: String,
+        /// Channels in the run file.
+        found: usize,
+        /// The network's input without its batch.
+        expected: Vec<usize>,
+    },
+    /// The specification cannot be written down.
+    #[error("run file '{run}' cannot be written as a specification")]
+    Encode {
+        /// Name in the run file.
+        run: String,
+        /// What the encoder said.
+        source: serde_json::Error,
+    },
+}
+
+/// A run, ready to start.
+#[derive(Debug, Clone)]
+pub struct RunPlan {
+    /// What nodes receive.
+    pub spec: RunSpec,
+    /// The same, as the bytes they fetch.
+    pub spec_bytes: Vec<u8>,
+    /// What the program needs.
+    pub context: RunContext,
+    /// What the state machine needs.
+    pub options: RunOptions,
+}
+
+impl RunPlan {
+    /// Checks `file` against `network`.
+    ///
+    /// # Errors
+    /// See [`PlanError`].
+    pub fn new(file: &RunFile, network: &Network) -> Result<Self, PlanError> {
+        let run = || file.name.clone();
+        let classes = file.task.names();
+        let outputs: usize = network.output().shape.iter().product();
+        if classes.len() != outputs {
+            return Err(PlanError::Classes { run: run(), found: classes.len(), expected: outputs });
+        }
+        let input = &network.input().shape;
+        if input.len() != 3 || input[0] != file.input.colour.channels() {
+            let found = file.input.colour.channels();
+            return Err(PlanError::Input { run: run(), found, expected: input.clone() });
+        }
+        let taps: Vec<&str> = file.exits.iter().map(|exit| exit.tap.as_str()).collect();
+        let cut = network.check(&taps).map_err(|source| PlanError::Tap { run: run(), source })?;
+
+        let mut exits = Vec::with_capacity(cut.len());
+        for (exit, tap) in file.exits.iter().zip(&cut) {
+            let pool = exit.pool.unwrap_or(file.exit.pool);
+            let dim = pool.dim(&tap.shape).map_err(|source| PlanError::Pool {
+                run: run(),
+                tap: exit.tap.clone(),
+                source,
+            })?;
+            let mut rules: Vec<Rule> = exit.rules.clone().unwrap_or_else(|| file.exit.rules.clone());
+            rules.sort_unstable();
+            rules.dedup();
+            exits.push(ExitPlan { tap: exit.tap.clone(), pool, rules, dim });
+        }
+        let cost = CostModel {
+            network: network.macs(),
+            until: cut.iter().map(|tap| tap.macs_until).collect(),
+            head: exits.iter().map(|exit| Macs::new((classes.len() * exit.dim) as u64)).collect(),
+        };
+        let context = RunContext {
+            classes: classes.len(),
+            class_names: classes.clone(),
+            exits: exits
+                .iter()
+                .map(|exit| ExitContext { tap: exit.tap.clone(), dim: exit.dim, rules: exit.rules.clone() })
+                .collect(),
+            cost,
+            shrinkage: file.method.shrinkage,
+            prior: file.method.prior,
+            search: SearchOptions { rounds: file.method.search_rounds as usize, ..SearchOptions::default() },
+            range_samples: file.method.range_samples,
+        };
+        let spec = RunSpec {
+            network: network.hash(),
+            network_bytes: network.bytes().len() as u64,
+            seed: file.seed,
+            input: file.input.clone(),
+            classes,
+            exits,
+            data: file.data.clone(),
+            floors: file.floors,
+            more: BTreeMap::new(),
+        };
+        let spec_bytes = serde_json::to_vec(&spec).map_err(|source| PlanError::Encode { run: run(), source })?;
+        let options = RunOptions {
+            spec: BlobRef::of(&spec_bytes),
+            network: BlobRef { digest: network.hash(), bytes: network.bytes().len() as u64 },
+            quorum: file.federation.quorum,
+            deadline: Duration::from_secs(file.federation.deadline_s),
+            min_nodes: file.floors.min_nodes,
+        };
+        Ok(Self { spec, spec_bytes, context, options })
+    }
+}

@@ -1,0 +1,360 @@
+//! Thresholds as quantiles of what was observed, and quantiles out of histograms.
+//!
+//! A margin has no scale of its own (METHOD, "Three facts"), so people set fractions: "let the surest 30 % leave
+//! here". The fleet's margins are known as histograms only. The first is over a fixed grid of edges; each of the next
+//! divides the bins that hold too much, until a quantile is good to [`RESOLUTION`].
+
+use exeunt_stats::{Layout, Table};
+
+use crate::rule::Rule;
+
+/// Bins are divided until none holds more than this share of the samples.
+pub const RESOLUTION: f64 = 1.0 / RESOLUTION_INVERSE as f64;
+const RESOLUTION_INVERSE: u64 = 256;
+
+/// Edges of a refined histogram, as a rule. A few more are needed where many bins are too full.
+const EDGES: usize = 512;
+
+/// A histogram has at most this many edges.
+pub const MAX_EDGES: usize = 1024;
+
+/// Bins narrower than this, relative to where they are, are not divided further.
+const NEGLIGIBLE: f64 = 1e-9;
+
+/// Edges per exit and rule, the rules in the run's order; none where the rule is not available.
+pub type Edges = Vec<Vec<Vec<f64>>>;
+
+/// Why a table is not the histograms that were asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HistogramError {
+    /// Not as long as the query's answer.
+    #[error("histograms of {found} cells, expected {expected}")]
+    Cells {
+        /// Cells of the table.
+        found: usize,
+        /// Cells of the query's layout.
+        expected: usize,
+    },
+    /// Counts are at least 0.
+    #[error("cell {cell} of the histograms is {found}, expected a count")]
+    Negative {
+        /// The cell.
+        cell: usize,
+        /// Its value.
+        found: i64,
+    },
+    /// Every sample has one margin at every exit and by every rule.
+    #[error("the histogram of exit {exit} by {rule} is of {found} samples, expected {expected}")]
+    Samples {
+        /// The exit, from 0.
+        exit: usize,
+        /// The rule.
+        rule: Rule,
+        /// Samples in it.
+        found: u64,
+        /// Samples in the others.
+        expected: u64,
+    },
+}
+
+/// The layout of a `Confidence` answer. Sections of exit `e` and its rule number `r`: `e{e}.r{r}.right[B]`,
+/// `e{e}.r{r}.wrong[B]`, with `B` one more than there are edges, or 0 without edges.
+#[must_use]
+pub fn histogram_layout(edges: &[Vec<Vec<f64>>]) -> Layout {
+    let numbered = edges.iter().enumerate();
+    let each = numbered.flat_map(|(e, rules)| rules.iter().enumerate().map(move |(r, edges)| (e, r, edges)));
+    Layout::new(each.flat_map(|(e, r, edges)| {
+        ["right", "wrong"].map(|which| (format!("e{e}.r{r}.{which}"), bins(edges)))
+    }))
+}
+
+/// Bins between and beside edges; none without edges, which says that nothing is asked.
+pub(crate) fn bins(edges: &[f64]) -> usize {
+    if edges.is_empty() { 0 } else { edges.len() + 1 }
+}
+
+/// The bin of a margin: how many edges it is above. So bin `b` is `(edges[b-1], edges[b]]`, and what is above a
+/// threshold that is an edge is exactly the bins above it. What is no number is in the lowest.
+pub(crate) fn bin_of(edges: &[f64], margin: f64) -> usize {
+    edges.partition_point(|edge| *edge < margin)
+}
+
+/// The margins of all samples at one exit by one rule, as a histogram, right and wrong apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distribution {
+    edges: Vec<f64>,
+    right: Vec<u64>,
+    wrong: Vec<u64>,
+}
+
+impl Distribution {
+    /// Samples.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.right.iter().chain(&self.wrong).fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Accuracy if every sample left; `None` without samples.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<f64> {
+        let right = self.right.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        (self.samples() > 0).then(|| right as f64 / self.samples() as f64)
+    }
+
+    fn mass(&self, bin: usize) -> u64 {
+        self.right[bin].saturating_add(self.wrong[bin])
+    }
+
+    /// Lower and upper end of a bin.
+    fn ends(&self, bin: usize) -> (f64, f64) {
+        let below = bin.checked_sub(1).map_or(f64::NEG_INFINITY, |b| self.edges[b]);
+        (below, self.edges.get(bin).copied().unwrap_or(f64::INFINITY))
+    }
+
+    /// The threshold above which this fraction of all samples lie, the surest ones; on the straight line within a
+    /// bin. All of them, 1, is `-∞`; at 0 nobody leaves.
+    #[must_use]
+    pub fn threshold(&self, fraction: f64) -> f64 {
+        if fraction >= 1.0 {
+            return f64::NEG_INFINITY;
+        }
+        let wanted = fraction.max(0.0) * self.samples() as f64;
+        let mut above = 0.0;
+        for bin in (0..self.right.len()).rev() {
+            let mass = self.mass(bin) as f64;
+            if mass == 0.0 {
+                continue;
+            }
+            if above + mass >= wanted {
+                let share = (wanted - above) / mass;
+                return match self.ends(bin) {
+                    (low, high) if low.is_finite() && high.is_finite() => high - (high - low) * share,
+                    (low, _) if low.is_finite() => low,
+                    // Nothing tells apart what lies below the lowest edge: all of it leaves, or none.
+                    (_, high) if share < 0.5 => high,
+                    _ => f64::NEG_INFINITY,
+                };
+            }
+            above += mass;
+        }
+        f64::NEG_INFINITY
+    }
+
+    /// The fraction of all samples whose margin is above `threshold`: the reverse of
+    /// [`threshold`](Self::threshold). 0 without samples.
+    #[must_use]
+    pub fn fraction(&self, threshold: f64) -> f64 {
+        let samples = self.samples();
+        if samples == 0 || threshold.is_nan() {
+            return 0.0;
+        }
+        let bin = bin_of(&self.edges, threshold);
+        let above: f64 = (bin + 1..self.right.len()).map(|b| self.mass(b) as f64).sum();
+        let share = match self.ends(bin) {
+            (low, high) if low.is_finite() && high.is_finite() => (high - threshold) / (high - low),
+            (low, _) if low.is_finite() => 0.0,
+            (_, high) if threshold == high => 0.0,
+            _ => 1.0,
+        };
+        (above + share * self.mass(bin) as f64) / samples as f64
+    }
+
+    /// The largest fraction of surest samples of which at least this share is right; 0 if there is none.
+    #[must_use]
+    pub fn fraction_right(&self, share: f64) -> f64 {
+        let (mut right, mut all, mut best) = (0_u64, 0_u64, 0_u64);
+        for bin in (0..self.right.len()).rev() {
+            right = right.saturating_add(self.right[bin]);
+            all = all.saturating_add(self.mass(bin));
+            if right as f64 >= share * all as f64 {
+                best = all;
+            }
+        }
+        if best == 0 { 0.0 } else { best as f64 / self.samples() as f64 }
+    }
+
+    /// Whether a bin holds so much that it should be divided, and can be.
+    fn too_full(&self, mass: u64, (low, high): (f64, f64)) -> bool {
+        let wide = high - low > NEGLIGIBLE * low.abs().max(high.abs());
+        // The outermost bins reach to infinity; the first grid spans every margin that a decision can have.
+        (high - low).is_finite() && wide && mass.saturating_mul(RESOLUTION_INVERSE) > self.samples()
+    }
+
+    /// Whether no bin should be divided any more.
+    #[must_use]
+    pub fn is_fine(&self) -> bool {
+        (0..self.right.len()).all(|bin| !self.too_full(self.mass(bin), self.ends(bin)))
+    }
+
+    /// Edges for the next histogram: bins that are too full are divided in proportion to what they hold, neighbours
+    /// that hold little are joined.
+    #[must_use]
+    pub fn refined(&self) -> Vec<f64> {
+        let samples = self.samples();
+        let mut groups: Vec<(f64, f64, u64)> = Vec::new();
+        for bin in 0..self.right.len() {
+            let (low, high) = self.ends(bin);
+            let mass = self.mass(bin);
+            match groups.last_mut() {
+                // What reaches to infinity stays apart, or no edge would be left on that side.
+                Some(group)
+                    if group.0.is_finite()
+                        && high.is_finite()
+                        && (group.2 + mass).saturating_mul(RESOLUTION_INVERSE) <= samples =>
+                {
+                    *group = (group.0, high, group.2 + mass);
+                }
+                _ => groups.push((low, high, mass)),
+            }
+        }
+        let spare = EDGES.saturating_sub(groups.len()) as f64;
+        let mut edges: Vec<f64> = Vec::with_capacity(2 * EDGES);
+        for (low, high, mass) in groups {
+            if self.too_full(mass, (low, high)) {
+                let cuts = ((mass as f64 / samples as f64 * spare) as usize).max(1);
+                let inner = (1..=cuts).map(|cut| low + (high - low) * (cut as f64 / (cuts + 1) as f64));
+                edges.extend(inner.filter(|edge| low < *edge && *edge < high));
+            }
+            if high.is_finite() {
+                edges.push(high);
+            }
+        }
+        edges.dedup();
+        edges
+    }
+}
+
+/// The margins of all samples of a part, at every exit and by every rule that is available there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantiles {
+    exits: Vec<Vec<(Rule, Distribution)>>,
+}
+
+impl Quantiles {
+    /// The first edges to ask with, a quarter of a power of two apart on both sides of 0 as far as margins go.
+    /// `rules` are the run's, `available` those of them that can be asked for.
+    #[must_use]
+    pub fn first_edges(rules: &[Vec<Rule>], available: &[Vec<Rule>]) -> Edges {
+        let grid = signed_grid();
+        let exits = rules.iter().zip(available);
+        exits
+            .map(|(rules, available)| {
+                let edges = |rule| if available.contains(rule) { grid.clone() } else { Vec::new() };
+                rules.iter().map(edges).collect()
+            })
+            .collect()
+    }
+
+    /// Reads the answer to a question with these edges. `rules` are the run's.
+    ///
+    /// # Errors
+    /// See [`HistogramError`].
+    pub fn read(rules: &[Vec<Rule>], edges: &[Vec<Vec<f64>>], table: &Table) -> Result<Self, HistogramError> {
+        let expected = histogram_layout(edges).cells();
+        if table.len() != expected {
+            return Err(HistogramError::Cells { found: table.len(), expected });
+        }
+        let cells = table.cells().iter().enumerate();
+        let counts: Result<Vec<u64>, _> = cells
+            .map(|(cell, found)| {
+                u64::try_from(*found).map_err(|_error| HistogramError::Negative { cell, found: *found })
+            })
+            .collect();
+        let counts = counts?;
+        let mut rest = &counts[..];
+        let mut take = |bins: usize| {
+            let (taken, after) = rest.split_at(bins);
+            rest = after;
+            taken.to_vec()
+        };
+        let mut samples = None;
+        let mut exits = Vec::with_capacity(edges.len());
+        for (exit, (rules, edges)) in rules.iter().zip(edges).enumerate() {
+            let mut distributions = Vec::with_capacity(edges.len());
+            for (rule, edges) in rules.iter().zip(edges).filter(|(_, edges)| !edges.is_empty()) {
+                let (right, wrong) = (take(bins(edges)), take(bins(edges)));
+                let distribution = Distribution { edges: edges.clone(), right, wrong };
+                let found = distribution.samples();
+                let expected = *samples.get_or_insert(found);
+                if found != expected {
+                    return Err(HistogramError::Samples { exit, rule: *rule, found, expected });
+                }
+                distributions.push((*rule, distribution));
+            }
+            exits.push(distributions);
+        }
+        Ok(Self { exits })
+    }
+
+    /// Whether no histogram should be refined any more.
+    #[must_use]
+    pub fn is_fine(&self) -> bool {
+        self.exits.iter().flatten().all(|(_, distribution)| distribution.is_fine())
+    }
+
+    /// Edges to ask with next. `rules` are the run's. A histogram that is fine keeps its edges.
+    #[must_use]
+    pub fn refined(&self, rules: &[Vec<Rule>]) -> Edges {
+        let next = |exit: usize, rule: &Rule| match self.at(exit, *rule) {
+            None => Vec::new(),
+            Some(distribution) if distribution.is_fine() => distribution.edges.clone(),
+            Some(distribution) => distribution.refined(),
+        };
+        let exits = rules.iter().enumerate();
+        exits.map(|(exit, rules)| rules.iter().map(|rule| next(exit, rule)).collect()).collect()
+    }
+
+    /// Number of exits.
+    #[must_use]
+    pub fn exits(&self) -> usize {
+        self.exits.len()
+    }
+
+    /// The rules that are available at an exit.
+    pub fn rules(&self, exit: usize) -> impl Iterator<Item = Rule> + '_ {
+        self.exits.get(exit).into_iter().flatten().map(|(rule, _)| *rule)
+    }
+
+    /// The margins at an exit by a rule, if it is available there.
+    #[must_use]
+    pub fn at(&self, exit: usize, rule: Rule) -> Option<&Distribution> {
+        self.exits.get(exit)?.iter().find(|(r, _)| *r == rule).map(|(_, distribution)| distribution)
+    }
+
+    /// The rule that is right most often at an exit if everyone leaves there; the first of equal ones.
+    #[must_use]
+    pub fn best_rule(&self, exit: usize) -> Option<Rule> {
+        let mut best: Option<(Rule, f64)> = None;
+        for (rule, distribution) in self.exits.get(exit)? {
+            let accuracy = distribution.accuracy().unwrap_or_default();
+            if best.is_none_or(|(_, most)| accuracy > most) {
+                best = Some((*rule, accuracy));
+            }
+        }
+        best.map(|(rule, _)| rule)
+    }
+
+    /// The threshold at which the surest `fraction` of all samples leave, if the rule is available there.
+    #[must_use]
+    pub fn threshold(&self, exit: usize, rule: Rule, fraction: f64) -> Option<f64> {
+        Some(self.at(exit, rule)?.threshold(fraction))
+    }
+
+    /// The fraction of all samples above a threshold, if the rule is available there.
+    #[must_use]
+    pub fn fraction(&self, exit: usize, rule: Rule, threshold: f64) -> Option<f64> {
+        Some(self.at(exit, rule)?.fraction(threshold))
+    }
+}
+
+/// 0 and ±2^k·{1, 1¼, 1½, 1¾} for k from −10 to 39, ascending. Every number is exact, so that no machine's idea of a
+/// power makes another question of it. Margins end at 10¹², below 2⁴⁰.
+fn signed_grid() -> Vec<f64> {
+    let octaves = (-10_i32..40).map(|k| if k < 0 { 1.0 / f64::from(1 << -k) } else { (1_u64 << k) as f64 });
+    let above: Vec<f64> = octaves.flat_map(|power| [1.0, 1.25, 1.5, 1.75].map(|part| part * power)).collect();
+    let top = (1_u64 << 40) as f64;
+    let positive = above.into_iter().chain([top]);
+    let mut grid: Vec<f64> = positive.flat_map(|edge| [-edge, edge]).chain([0.0]).collect();
+    grid.sort_by(f64::total_cmp);
+    grid
+}

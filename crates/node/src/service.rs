@@ -1,0 +1,453 @@
+//! The node's shell: keeps a connection, performs what the state machine wants, and never gives up.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use exeunt_data::Share;
+use exeunt_link::{
+    Address, Client, CloseCode, Closed, ConnectError, Connection, Identity, Receiver, RecvError, SendError, Sender,
+};
+use exeunt_protocol::message::{
+    Activity, Contribution, FromNode, Hello, OLDEST_VERSION, Request, ToNode, VERSION,
+};
+use exeunt_protocol::node::{Input, Node, Output};
+use exeunt_protocol::{QueryId, RunId};
+use exeunt_stats::Digest;
+use tokio::sync::mpsc;
+
+use crate::home::{Home, HomeError, NodeReport, NodeSettings, PolicyInForce};
+use crate::session::Watch;
+use crate::transfer::{self, TransferError};
+use crate::worker::{Answer, Bench, Job};
+
+/// First wait before connecting again; doubled up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Longest wait before connecting again.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a failed fetch or delivery rests before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often progress is reported.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// Longest message on the control stream.
+const MAX_WORD: usize = 1 << 20;
+
+/// Why the service ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The node's folder cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The key or certificate cannot be used.
+    #[error(transparent)]
+    Identity(#[from] exeunt_link::IdentityError),
+    /// The coordinator will never let this node in.
+    #[error("{0}")]
+    ShutOut(String),
+    /// An address in the settings cannot be read.
+    #[error("node.json, coordinator: {0}")]
+    Address(#[from] exeunt_link::AddressError),
+    /// The share in the settings cannot be read.
+    #[error("node.json, share: {0}")]
+    Share(String),
+    /// The worker thread could not be started.
+    #[error("cannot start the worker thread")]
+    Worker(#[source] std::io::Error),
+}
+
+/// What comes back from tasks and threads.
+enum Event {
+    Word(ToNode),
+    ControlEnded,
+    Fetched(Digest),
+    NotFetched(Digest, TransferError),
+    Answered(Job, Answer),
+    Acknowledged(Contribution, exeunt_protocol::message::Ack),
+    NotDelivered(Contribution, TransferError),
+}
+
+/// Runs the node until `stop` resolves. Reconnects by itself.
+///
+/// # Errors
+/// See [`ServiceError`]; being unable to reach the coordinator is none.
+pub async fn run(home: Home, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
+    let settings = home.settings()?;
+    let identity = Identity::load(home.identity())?;
+    let addresses: Vec<Address> = settings.coordinator.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
+    let share = settings.share.as_deref().map(str::parse::<Share>).transpose();
+    let share = share.map_err(|error| ServiceError::Share(error.to_string()))?;
+    let threads = settings
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+
+    let (events, received) = mpsc::channel(256);
+    let (jobs, queue) = std_mpsc::channel();
+    let bench = Bench { home: home.clone(), data: settings.data.clone(), share, threads };
+    let answers = events.clone();
+    std::thread::Builder::new()
+        .name("exeunt-worker".to_owned())
+        .spawn(move || {
+            bench.work(&queue, |job, answer| {
+                // The service may be gone; then nobody wants the answer.
+                let _ = answers.blocking_send(Event::Answered(job, answer));
+            });
+        })
+        .map_err(ServiceError::Worker)?;
+
+    let have = home.blobs()?;
+    let mut service = Service {
+        machine: Node::new(have),
+        report: first_report(&settings, &identity, home.policy()?),
+        home,
+        settings,
+        identity,
+        client: Arc::new(Client::default()),
+        events,
+        jobs,
+        watches: BTreeMap::new(),
+        answers: BTreeMap::new(),
+        written: None,
+    };
+    let result = tokio::select! {
+        result = service.connect_forever(&addresses, received) => result,
+        () = stop => Ok(()),
+    };
+    service.client.close(CloseCode::Finished).await;
+    service.report.connected = false;
+    service.report.pid = None;
+    service.write_report();
+    result
+}
+
+struct Service {
+    machine: Node,
+    home: Home,
+    settings: NodeSettings,
+    identity: Identity,
+    client: Arc<Client>,
+    events: mpsc::Sender<Event>,
+    jobs: std_mpsc::Sender<Job>,
+    watches: BTreeMap<(RunId, QueryId), Arc<Watch>>,
+    /// Packed tables until they are acknowledged.
+    answers: BTreeMap<(RunId, QueryId), Arc<[u8]>>,
+    report: NodeReport,
+    written: Option<NodeReport>,
+}
+
+impl Service {
+    async fn connect_forever(
+        &mut self,
+        addresses: &[Address],
+        mut events: mpsc::Receiver<Event>,
+    ) -> Result<(), ServiceError> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            self.write_report();
+            match self.client.connect(addresses, &self.identity).await {
+                Ok(connection) => {
+                    let since = Instant::now();
+                    let ended = self.converse(&connection, &mut events).await;
+                    self.machine.handle(Input::Disconnected);
+                    self.report.connected = false;
+                    tracing::info!("disconnected: {ended}");
+                    self.report.problem = Some(ended.to_string());
+                    if since.elapsed() > LONGEST_WAIT {
+                        wait = FIRST_WAIT;
+                    }
+                    if let Some(reason) = shut_out(&ended) {
+                        return Err(ServiceError::ShutOut(reason));
+                    }
+                }
+                Err(error) => {
+                    if let Some(reason) = never(&error) {
+                        return Err(ServiceError::ShutOut(reason));
+                    }
+                    let text = error.to_string();
+                    if self.report.problem.as_deref() != Some(text.as_str()) {
+                        tracing::warn!("{text}; trying again");
+                        self.report.problem = Some(text);
+                    }
+                }
+            }
+            self.write_report();
+            self.drain_while_waiting(wait + jitter(&self.identity, wait), &mut events).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Answers go on being computed while there is no connection.
+    async fn drain_while_waiting(&mut self, wait: Duration, events: &mut mpsc::Receiver<Event>) {
+        let until = tokio::time::sleep(wait);
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                () = &mut until => return,
+                Some(event) = events.recv() => self.take_in(event),
+            }
+        }
+    }
+
+    /// One connection, from hello to its end.
+    async fn converse(&mut self, connection: &Connection, events: &mut mpsc::Receiver<Event>) -> Closed {
+        let (mut control, receiver) = match connection.open_bi().await {
+            Ok(streams) => streams,
+            Err(closed) => return closed,
+        };
+        if let Err(error) = self.greet(&mut control).await {
+            return self.give_up(connection, &error).await;
+        }
+        let reader = tokio::spawn(read_words(receiver, self.events.clone()));
+        let mut progress = tokio::time::interval(PROGRESS);
+        progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let closed = loop {
+            if let Err(error) = self.perform(connection, &mut control).await {
+                break self.give_up(connection, &error).await;
+            }
+            self.write_report();
+            tokio::select! {
+                closed = connection.closed() => break closed,
+                Some(event) = events.recv() => {
+                    if matches!(event, Event::ControlEnded) {
+                        connection.close(CloseCode::Finished);
+                    } else {
+                        self.take_in(event);
+                    }
+                }
+                _ = progress.tick() => {
+                    self.report_progress();
+                    self.renew_if_due(connection).await;
+                }
+            }
+        };
+        reader.abort();
+        closed
+    }
+
+    async fn give_up(&self, connection: &Connection, error: &SendError) -> Closed {
+        tracing::debug!("control stream: {error}");
+        connection.close(CloseCode::Finished);
+        connection.closed().await
+    }
+
+    async fn greet(&mut self, control: &mut Sender) -> Result<(), SendError> {
+        control.send(&Request::Control).await?;
+        let hello = Hello {
+            oldest: OLDEST_VERSION,
+            newest: VERSION,
+            name: self.settings.name.clone(),
+            software: concat!("exeunt-node ", env!("CARGO_PKG_VERSION")).to_owned(),
+            engine: exeunt_network::Tract::default().to_string(),
+        };
+        control.send(&FromNode::Hello(hello)).await
+    }
+
+    fn take_in(&mut self, event: Event) {
+        let input = match event {
+            Event::Word(ToNode::Welcome { version }) => {
+                tracing::info!("connected, message version {version}");
+                self.report.connected = true;
+                self.report.problem = None;
+                Input::Connected
+            }
+            Event::Word(ToNode::Desired(desired)) => {
+                let runs: Vec<&RunId> = desired.runs.iter().map(|run| &run.run).collect();
+                self.report.runs.retain(|run, _| runs.contains(&run));
+                Input::Desired(desired)
+            }
+            Event::ControlEnded => return,
+            Event::Fetched(blob) => Input::Fetched(blob),
+            Event::NotFetched(blob, error) => {
+                tracing::warn!("could not fetch {}: {error}", blob.short());
+                Input::NotFetched(blob)
+            }
+            Event::Answered(job, answer) => self.answered(job, answer),
+            Event::Acknowledged(contribution, ack) => {
+                let key = (contribution.run, contribution.query);
+                self.answers.remove(&key);
+                Input::Acknowledged { run: key.0, query: key.1, ack }
+            }
+            Event::NotDelivered(contribution, error) => {
+                tracing::warn!("could not deliver {} of {}: {error}", contribution.query, contribution.run);
+                Input::NotDelivered { run: contribution.run, query: contribution.query }
+            }
+        };
+        self.machine.handle(input);
+    }
+
+    fn answered(&mut self, job: Job, answer: Answer) -> Input {
+        let key = (job.run.run, job.query.id);
+        self.watches.remove(&key);
+        let answer = match answer {
+            Ok((contribution, bytes)) => {
+                tracing::info!("answered {} of {}: {} bytes", key.1, key.0, bytes.len());
+                self.answers.insert(key.clone(), bytes);
+                Ok(contribution)
+            }
+            Err(refusal) => {
+                tracing::warn!("declined {} of {}: {refusal}", key.1, key.0);
+                Err(refusal)
+            }
+        };
+        Input::Answered { run: key.0, query: key.1, answer }
+    }
+
+    async fn perform(&mut self, connection: &Connection, control: &mut Sender) -> Result<(), SendError> {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Say(word) => {
+                    if let FromNode::Report { run, activity } = &word {
+                        self.report.runs.insert(run.clone(), activity.clone());
+                    }
+                    control.send(&word).await?;
+                }
+                Output::Fetch { blob, purpose } => {
+                    let (connection, home, events) = (connection.clone(), self.home.clone(), self.events.clone());
+                    tokio::spawn(async move {
+                        let event = match transfer::fetch(&connection, &home, blob, purpose).await {
+                            Ok(()) => Event::Fetched(blob.digest),
+                            Err(error) => {
+                                tokio::time::sleep(RETRY).await;
+                                Event::NotFetched(blob.digest, error)
+                            }
+                        };
+                        // The service may have ended meanwhile.
+                        let _ = events.send(event).await;
+                    });
+                }
+                Output::Deliver(contribution) => self.deliver(connection, contribution),
+                Output::Compute { run, query } => {
+                    let watch = Arc::new(Watch::default());
+                    self.watches.insert((run.run.clone(), query.id), Arc::clone(&watch));
+                    if self.jobs.send(Job { run, query, watch }).is_err() {
+                        tracing::error!("the worker thread is gone; restart the node");
+                    }
+                }
+                Output::Abandon { run, query } => {
+                    if let Some(watch) = self.watches.remove(&(run, query)) {
+                        watch.cancel();
+                    }
+                }
+                Output::UsePolicy { run, policy } => {
+                    let policy = PolicyInForce::new(&run, &policy);
+                    tracing::info!("policy {} of {} is in force", policy.version, policy.run);
+                    if let Err(error) = self.home.save_policy(&policy) {
+                        tracing::error!("{error}");
+                    }
+                    self.report.policy = Some(policy);
+                }
+                Output::Rejected { run, query, reason } => {
+                    tracing::warn!("the coordinator refused the answer to {query} of {run}: {reason}");
+                    self.report.problem = Some(format!("answer to {query} of {run} refused: {reason}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, connection: &Connection, contribution: Contribution) {
+        let Some(bytes) = self.answers.get(&(contribution.run.clone(), contribution.query)) else { return };
+        let (connection, events, bytes) = (connection.clone(), self.events.clone(), Arc::clone(bytes));
+        tokio::spawn(async move {
+            let event = match transfer::deliver(&connection, &contribution, &bytes).await {
+                Ok(ack) => Event::Acknowledged(contribution, ack),
+                Err(error) => {
+                    tokio::time::sleep(RETRY).await;
+                    Event::NotDelivered(contribution, error)
+                }
+            };
+            // The service may have ended meanwhile.
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn report_progress(&mut self) {
+        let inputs: Vec<Input> = self
+            .watches
+            .iter()
+            .map(|((run, query), watch)| {
+                let (done, of) = watch.progress();
+                Input::Progress { run: run.clone(), query: *query, done, of }
+            })
+            .collect();
+        for input in inputs {
+            self.machine.handle(input);
+        }
+    }
+
+    async fn renew_if_due(&mut self, connection: &Connection) {
+        if !self.identity.renewal_due(SystemTime::now()) {
+            return;
+        }
+        match exeunt_link::renew(connection, &self.identity).await {
+            Ok(identity) => {
+                tracing::info!("certificate renewed");
+                self.identity = identity;
+            }
+            Err(error) => tracing::warn!("certificate not renewed: {error}"),
+        }
+    }
+
+    /// Writes the status file when something changed.
+    fn write_report(&mut self) {
+        self.report.at_ms = self.written.as_ref().map_or(0, |written| written.at_ms);
+        if self.written.as_ref() == Some(&self.report) {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.report.at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        if let Err(error) = self.home.save_report(&self.report) {
+            tracing::warn!("{error}");
+        }
+        self.written = Some(self.report.clone());
+    }
+}
+
+async fn read_words(mut receiver: Receiver, events: mpsc::Sender<Event>) {
+    loop {
+        let event = match receiver.recv::<ToNode>(MAX_WORD).await {
+            Ok(Some(word)) => Event::Word(word),
+            Ok(None) | Err(RecvError::Closed(_)) => Event::ControlEnded,
+            Err(error) => {
+                tracing::warn!("control stream: {error}");
+                Event::ControlEnded
+            }
+        };
+        let ended = matches!(event, Event::ControlEnded);
+        if events.send(event).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+fn first_report(settings: &NodeSettings, identity: &Identity, policy: Option<PolicyInForce>) -> NodeReport {
+    let id = exeunt_protocol::NodeId::from_bytes(*identity.id().as_bytes());
+    NodeReport {
+        name: settings.name.clone(),
+        id: id.to_string(),
+        short: identity.id().short(),
+        pid: Some(std::process::id()),
+        connected: false,
+        coordinator: settings.coordinator.clone(),
+        runs: BTreeMap::<RunId, Activity>::new(),
+        policy,
+        problem: None,
+        at_ms: 0,
+    }
+}
+
+/// A little more waiting, different at every node, so that a fleet does not come back at once.
+fn jitter(identity: &Identity, wait: Duration) -> Duration {
+    wait.mul_f64(f64::from(identity.id().as_bytes()[0]) / 512.0)
+}
+
+/// Whether the coordinator ended the connection for good.
+fn shut_out(closed: &Closed) -> Option<String> {
+    closed.is_final().then(|| closed.to_string())
+}
+
+/// Whether connecting can never succeed, whatever happens at the coordinator.
+fn never(error: &ConnectError) -> Option<String> {
+    error.is_final().then(|| error.to_string())
+}

@@ -1,0 +1,103 @@
+//! Getting blobs and delivering contributions, each on a stream of its own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+
+use exeunt_link::limits::MAX_BLOB;
+use exeunt_link::{Blob, CHUNK, Closed, Connection, RecvError, SendError, Transfer};
+use exeunt_protocol::message::{Ack, BlobRef, ContributeReply, Contribution, FetchReply, Request};
+use exeunt_protocol::{QueryId, RunId};
+
+use crate::home::Home;
+
+/// Longest reply before the bulk.
+const MAX_REPLY: usize = 4096;
+
+/// Why a transfer ended early. It can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransferError {
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error(transparent)]
+    Receive(#[from] RecvError),
+    #[error("the coordinator does not have it")]
+    Unknown,
+    #[error("found {found} bytes, expected {expected}")]
+    Length { found: u64, expected: u64 },
+    #[error("the cache cannot be written: {0}")]
+    Cache(#[from] std::io::Error),
+    #[error(transparent)]
+    Blob(#[from] exeunt_link::BlobError),
+}
+
+/// Gets a blob into the cache; goes on where an earlier attempt ended.
+pub(crate) async fn fetch(
+    connection: &Connection,
+    home: &Home,
+    blob: BlobRef,
+    purpose: Option<(RunId, QueryId)>,
+) -> Result<(), TransferError> {
+    let part = home.part_path(blob.digest);
+    let announced = Blob { length: blob.bytes, digest: blob.digest };
+    let mut transfer = Transfer::new(announced, MAX_BLOB)?;
+    if let Ok(mut held) = File::open(&part)
+        && transfer.take_up(&mut held).is_err()
+    {
+        transfer = Transfer::new(announced, MAX_BLOB)?;
+    }
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&part)?;
+    file.set_len(transfer.offset())?;
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
+
+    let (mut sender, mut receiver) = connection.open_bi().await?;
+    sender.send(&Request::Fetch { blob: blob.digest, offset: transfer.offset(), purpose }).await?;
+    sender.finish().await?;
+    match receiver.expect::<FetchReply>(MAX_REPLY).await? {
+        FetchReply::Begin { bytes } if bytes == blob.bytes => {}
+        FetchReply::Begin { bytes } => return Err(TransferError::Length { found: bytes, expected: blob.bytes }),
+        FetchReply::Unknown => return Err(TransferError::Unknown),
+    }
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match receiver.recv_chunk(&mut transfer, &mut buffer).await {
+            Ok(0) => break,
+            Ok(read) => file.write_all(&buffer[..read])?,
+            Err(error) => {
+                if matches!(error, RecvError::Blob(exeunt_link::BlobError::Corrupt { .. })) {
+                    // What was kept of an earlier attempt may be to blame: begin again from nothing.
+                    file.set_len(0)?;
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    file.sync_all()?;
+    fs::rename(&part, home.blob_path(blob.digest))?;
+    Ok(())
+}
+
+/// Delivers a contribution and waits until it is on the coordinator's disk, or refused.
+pub(crate) async fn deliver(
+    connection: &Connection,
+    contribution: &Contribution,
+    bytes: &[u8],
+) -> Result<Ack, TransferError> {
+    let (mut sender, mut receiver) = connection.open_bi().await?;
+    sender.send(&Request::Contribute(contribution.clone())).await?;
+    let offset = match receiver.expect::<ContributeReply>(MAX_REPLY).await? {
+        ContributeReply::Done(ack) => return Ok(ack),
+        ContributeReply::Begin { offset } => usize::try_from(offset).unwrap_or(usize::MAX),
+    };
+    let rest = bytes.get(offset..).ok_or(TransferError::Length {
+        found: bytes.len() as u64,
+        expected: contribution.table.bytes,
+    })?;
+    sender.send_bytes(rest).await?;
+    sender.finish().await?;
+    match receiver.expect::<ContributeReply>(MAX_REPLY).await? {
+        ContributeReply::Done(ack) => Ok(ack),
+        ContributeReply::Begin { .. } => Err(TransferError::Receive(RecvError::Truncated)),
+    }
+}

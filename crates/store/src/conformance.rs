@@ -1,0 +1,136 @@
+//! What every [`Store`] must do, as checks that any implementation can be put through.
+
+#![expect(clippy::unwrap_used, reason = "a failed check is a panic here")]
+
+use exeunt_protocol::message::BlobRef;
+use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
+use exeunt_stats::Digest;
+
+use crate::{AuditEntry, NewContribution, NodeRecord, PutOutcome, Seal, Store, TokenOutcome, TokenRecord, Traffic};
+
+/// Puts stores made by `make` (each empty) through everything.
+///
+/// # Panics
+/// When a store does not conform.
+pub fn conformance(make: &mut dyn FnMut() -> Box<dyn Store>) {
+    contributions_are_put_once_and_replaced_by_newer_data(&mut *make());
+    tokens_are_spent_once(&mut *make());
+    seals_never_change(&mut *make());
+    blobs_are_read_in_pieces(&mut *make());
+    records_are_kept_in_order(&mut *make());
+}
+
+fn run() -> RunId {
+    "run-1".parse().unwrap()
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 16])
+}
+
+fn put(store: &mut dyn Store, query: u32, who: u8, version: u64, bytes: &[u8]) -> PutOutcome {
+    let run = run();
+    let new = NewContribution {
+        run: &run,
+        query: QueryId(query),
+        node: node(who),
+        dataset: DatasetVersion(version),
+        table: BlobRef::of(bytes),
+        bytes,
+    };
+    store.put_contributions(&[new], 10).unwrap()[0]
+}
+
+fn contributions_are_put_once_and_replaced_by_newer_data(store: &mut dyn Store) {
+    assert_eq!(put(store, 1, 1, 1, b"a"), PutOutcome::Stored);
+    assert_eq!(put(store, 1, 1, 1, b"a"), PutOutcome::Duplicate);
+    assert_eq!(put(store, 1, 1, 1, b"b"), PutOutcome::Conflict { expected: Digest::of(b"a") });
+    assert_eq!(put(store, 1, 1, 3, b"c"), PutOutcome::Replaced { previous: DatasetVersion(1) });
+    assert_eq!(put(store, 1, 1, 2, b"d"), PutOutcome::Stale { current: DatasetVersion(3) });
+    assert_eq!(store.contribution(&run(), QueryId(1), node(1)).unwrap(), Some(b"c".to_vec()));
+
+    // Neighbouring keys are other contributions.
+    assert_eq!(put(store, 1, 2, 1, b"e"), PutOutcome::Stored);
+    assert_eq!(put(store, 2, 1, 1, b"f"), PutOutcome::Stored);
+    let who: Vec<NodeId> = store.contributions(&run(), QueryId(1)).unwrap().iter().map(|(node, _)| *node).collect();
+    assert_eq!(who, [node(1), node(2)]);
+    let other: RunId = "run-10".parse().unwrap();
+    assert_eq!(store.contributions(&other, QueryId(1)).unwrap(), []);
+    assert_eq!(store.contribution(&other, QueryId(1), node(1)).unwrap(), None);
+
+    // Several in one call see each other.
+    let run = run();
+    let new = |bytes: &'static [u8]| NewContribution {
+        run: &run,
+        query: QueryId(3),
+        node: node(1),
+        dataset: DatasetVersion(1),
+        table: BlobRef::of(bytes),
+        bytes,
+    };
+    let outcomes = store.put_contributions(&[new(b"x"), new(b"x"), new(b"y")], 11).unwrap();
+    let expected = Digest::of(b"x");
+    assert_eq!(outcomes, [PutOutcome::Stored, PutOutcome::Duplicate, PutOutcome::Conflict { expected }]);
+}
+
+fn tokens_are_spent_once(store: &mut dyn Store) {
+    let secret = Digest::of(b"secret");
+    let token = TokenRecord { label: "lab".to_owned(), expires_ms: 100, used_by: None };
+    assert_eq!(store.use_token(secret, node(1), "a", 5).unwrap(), TokenOutcome::Unknown);
+    store.add_token(secret, &token, 1).unwrap();
+    assert_eq!(store.use_token(secret, node(1), "a", 5).unwrap(), TokenOutcome::Enrolled);
+    assert_eq!(store.use_token(secret, node(1), "a", 6).unwrap(), TokenOutcome::EnrolledBefore);
+    assert_eq!(store.use_token(secret, node(2), "b", 7).unwrap(), TokenOutcome::Used);
+    let old = Digest::of(b"old");
+    store.add_token(old, &token, 1).unwrap();
+    assert_eq!(store.use_token(old, node(2), "b", 100).unwrap(), TokenOutcome::Expired);
+    let enrolled = NodeRecord { name: "a".to_owned(), enrolled_ms: 5, revoked: false };
+    assert_eq!(store.nodes().unwrap(), [(node(1), enrolled)]);
+}
+
+fn seals_never_change(store: &mut dyn Store) {
+    let seal = Seal {
+        cohort: vec![(node(1), DatasetVersion(1), Digest::of(b"a"))],
+        declined: vec![(node(2), "below_min_count".to_owned())],
+        merged: Some(vec![1, 2, 3]),
+        cells: 3,
+        digest: Some(Digest::of(b"sum")),
+        sealed_ms: 9,
+    };
+    store.put_seal(&run(), QueryId(10), &seal).unwrap();
+    store.put_seal(&run(), QueryId(10), &seal).unwrap();
+    let other = Seal { merged: None, ..seal.clone() };
+    assert!(store.put_seal(&run(), QueryId(10), &other).is_err());
+    store.put_seal(&run(), QueryId(2), &other).unwrap();
+    assert_eq!(store.seals(&run()).unwrap(), [(QueryId(2), other), (QueryId(10), seal)]);
+}
+
+fn blobs_are_read_in_pieces(store: &mut dyn Store) {
+    let bytes: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
+    let digest = Digest::of(&bytes);
+    assert_eq!(store.blob_len(digest).unwrap(), None);
+    assert_eq!(store.read_blob(digest, 0, 10).unwrap(), None);
+    store.put_blob(digest, &bytes).unwrap();
+    store.put_blob(digest, &bytes).unwrap();
+    assert_eq!(store.blob_len(digest).unwrap(), Some(200_000));
+    assert_eq!(store.read_blob(digest, 150_000, 100_000).unwrap().unwrap(), &bytes[150_000..]);
+    assert_eq!(store.read_blob(digest, 7, 3).unwrap().unwrap(), &bytes[7..10]);
+    assert_eq!(store.read_blob(digest, 999_999, 3).unwrap(), Some(Vec::new()));
+}
+
+fn records_are_kept_in_order(store: &mut dyn Store) {
+    for version in [10, 2, 1] {
+        store.save_policy(&run(), PolicyVersion(version), &[version as u8], 4).unwrap();
+    }
+    let versions: Vec<u32> = store.policies(&run()).unwrap().iter().map(|(version, _)| version.0).collect();
+    assert_eq!(versions, [1, 2, 10]);
+
+    let key = (run(), QueryId(1), node(1));
+    store.add_traffic(&[(key.clone(), Traffic { up: 1, down: 2 }), (key, Traffic { up: 10, down: 20 })]).unwrap();
+    assert_eq!(store.traffic(&run()).unwrap(), [(QueryId(1), node(1), Traffic { up: 11, down: 22 })]);
+
+    let before = store.audit(0, 1000).unwrap().len() as u64;
+    let line = |text: &str| AuditEntry { at_ms: 1, run: Some(run()), node: None, text: text.to_owned() };
+    store.append_audit(&[line("one"), line("two")]).unwrap();
+    assert_eq!(store.audit(before + 1, 10).unwrap(), [(before + 1, line("two"))]);
+}

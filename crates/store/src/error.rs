@@ -1,0 +1,53 @@
+//! What can go wrong with a store.
+
+use std::path::PathBuf;
+
+/// Why a store cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process has the store.
+    #[error("{path} is in use by another process: is a coordinator already running here?")]
+    InUse {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A later version of this software wrote it. It was left as it is.
+    #[error("{path} has format {found}, this version reads up to {supported}: use the version that wrote it")]
+    Newer {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format read here.
+        supported: u32,
+    },
+    /// The database failed: disk full, file damaged, permission denied.
+    #[error("the store {path} failed")]
+    Database {
+        /// The store.
+        path: PathBuf,
+        /// What it said.
+        source: Box<redb::Error>,
+    },
+    /// A stored value cannot be read.
+    #[error("the store {path} holds an unreadable value in table '{table}' at {key}: {what}")]
+    Value {
+        /// The store.
+        path: PathBuf,
+        /// The table.
+        table: &'static str,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A query was sealed before, otherwise.
+    #[error("query {query} of {run} was sealed before with another result")]
+    AlreadySealed {
+        /// The run.
+        run: String,
+        /// The query.
+        query: u32,
+    },
+}

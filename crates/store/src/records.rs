@@ -1,0 +1,134 @@
+//! What is stored, as plain values.
+
+use exeunt_protocol::message::BlobRef;
+use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
+use exeunt_stats::Digest;
+use serde::{Deserialize, Serialize};
+
+/// A node that enrolled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// What its operator calls it.
+    pub name: String,
+    /// When it enrolled, in milliseconds since 1970.
+    pub enrolled_ms: u64,
+    /// Whether it was shut out.
+    pub revoked: bool,
+}
+
+/// A join token. Its secret is known by its digest alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// A note.
+    pub label: String,
+    /// When it stops being accepted, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// Which node spent it.
+    pub used_by: Option<NodeId>,
+}
+
+/// What became of a token that was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenOutcome {
+    /// It was good; the node is enrolled.
+    Enrolled,
+    /// The same node had spent it; it is enrolled already.
+    EnrolledBefore,
+    /// No such token was made here.
+    Unknown,
+    /// It is too old.
+    Expired,
+    /// Another node spent it.
+    Used,
+}
+
+/// A contribution to store.
+#[derive(Debug, Clone, Copy)]
+pub struct NewContribution<'a> {
+    /// The run.
+    pub run: &'a RunId,
+    /// The query.
+    pub query: QueryId,
+    /// The node.
+    pub node: NodeId,
+    /// Which edition of its data it answered from.
+    pub dataset: DatasetVersion,
+    /// Digest and length of the packed table.
+    pub table: BlobRef,
+    /// The packed table.
+    pub bytes: &'a [u8],
+}
+
+/// What became of a contribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// It is there now.
+    Stored,
+    /// The same answer was there.
+    Duplicate,
+    /// It took the place of an answer from an older edition of the data.
+    Replaced {
+        /// That edition.
+        previous: DatasetVersion,
+    },
+    /// Another answer from the same edition is there, and stays.
+    Conflict {
+        /// Its digest.
+        expected: Digest,
+    },
+    /// An answer from a newer edition is there, and stays.
+    Stale {
+        /// That edition.
+        current: DatasetVersion,
+    },
+}
+
+/// What is known of a stored contribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContributionMeta {
+    /// Which edition of its data the node answered from.
+    pub dataset: DatasetVersion,
+    /// Digest and length of the packed table.
+    pub table: BlobRef,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_ms: u64,
+}
+
+/// A query that was closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// Whose tables were added up.
+    pub cohort: Vec<(NodeId, DatasetVersion, Digest)>,
+    /// Who declined, and why.
+    pub declined: Vec<(NodeId, String)>,
+    /// The sum, packed; none where the query was withdrawn for a wider scale.
+    pub merged: Option<Vec<u8>>,
+    /// Number of cells of the sum.
+    pub cells: u64,
+    /// Digest of the sum's cells.
+    pub digest: Option<Digest>,
+    /// When, in milliseconds since 1970.
+    pub sealed_ms: u64,
+}
+
+/// Bytes of one node for one query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// From the node.
+    pub up: u64,
+    /// To the node.
+    pub down: u64,
+}
+
+/// A line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The run it belongs to.
+    pub run: Option<RunId>,
+    /// The node it belongs to.
+    pub node: Option<NodeId>,
+    /// What happened.
+    pub text: String,
+}

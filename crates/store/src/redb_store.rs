@@ -1,0 +1,447 @@
+//! The embedded store.
+
+use std::path::{Path, PathBuf};
+
+use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
+use exeunt_stats::Digest;
+use redb::backends::InMemoryBackend;
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+
+use crate::tables::{
+    AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS, TRAFFIC,
+    create_all, decode, encode, next_line,
+};
+use crate::{
+    AuditEntry, ContributionMeta, FORMAT, NewContribution, NodeRecord, PutOutcome, Seal, Store, StoreError,
+    TokenOutcome, TokenRecord, Traffic,
+};
+
+/// A store in one file, or in memory for federations that live in one process.
+#[derive(Debug)]
+pub struct RedbStore {
+    database: Database,
+    path: PathBuf,
+}
+
+impl RedbStore {
+    /// Opens the store at `path`, or makes it.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Newer`] (the file is not touched), [`StoreError::Database`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let database = Database::create(&path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
+            error => StoreError::Database { path: path.clone(), source: Box::new(error.into()) },
+        })?;
+        Self::prepare(database, path)
+    }
+
+    /// A store that is gone with this value.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let path = PathBuf::from("(memory)");
+        let database = Database::builder()
+            .create_with_backend(InMemoryBackend::new())
+            .map_err(|error| StoreError::Database { path: path.clone(), source: Box::new(error.into()) })?;
+        Self::prepare(database, path)
+    }
+
+    fn prepare(database: Database, path: PathBuf) -> Result<Self, StoreError> {
+        let store = Self { database, path };
+        match store.format()? {
+            Some(FORMAT) => return Ok(store),
+            Some(found) if found > FORMAT => {
+                return Err(StoreError::Newer { path: store.path, found, supported: FORMAT });
+            }
+            _ => {}
+        }
+        store.write(|txn| {
+            create_all(txn)?;
+            txn.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    fn format(&self) -> Result<Option<u32>, StoreError> {
+        self.read(|txn| match txn.open_table(META) {
+            Ok(meta) => Ok(meta.get(FORMAT_KEY)?.map(|value| value.value())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// One durable transaction: all of it happens, or nothing.
+    fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
+        let attempt = || {
+            let mut txn = self.database.begin_write()?;
+            txn.set_durability(Durability::Immediate)?;
+            // A commit in one phase trusts a checksum that is not made against forgery or torn writes.
+            txn.set_two_phase_commit(true);
+            let value = change(&txn)?;
+            txn.commit()?;
+            Ok(value)
+        };
+        attempt().map_err(|failure| self.failed(failure))
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&redb::ReadTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
+        let attempt = || look(&self.database.begin_read()?);
+        attempt().map_err(|failure| self.failed(failure))
+    }
+
+    fn failed(&self, failure: Failure) -> StoreError {
+        let path = self.path.clone();
+        match failure {
+            Failure::Database(source) => StoreError::Database { path, source },
+            Failure::Value { table, key, what } => StoreError::Value { path, table, key, what },
+            Failure::AlreadySealed { run, query } => StoreError::AlreadySealed { run, query },
+        }
+    }
+}
+
+fn log(
+    txn: &WriteTransaction,
+    at_ms: u64,
+    run: Option<&RunId>,
+    node: Option<NodeId>,
+    text: String,
+) -> Result<(), Failure> {
+    log_all(txn, &[AuditEntry { at_ms, run: run.cloned(), node, text }])
+}
+
+fn log_all(txn: &WriteTransaction, entries: &[AuditEntry]) -> Result<(), Failure> {
+    let mut audit = txn.open_table(AUDIT)?;
+    let mut number = next_line(&audit)?;
+    for entry in entries {
+        audit.insert(number, encode("audit", entry)?.as_slice())?;
+        number += 1;
+    }
+    Ok(())
+}
+
+/// Compares a contribution with what is stored under its key, and stores it where it wins.
+fn put_one(txn: &WriteTransaction, new: &NewContribution<'_>, now_ms: u64) -> Result<PutOutcome, Failure> {
+    let mut contributions = txn.open_table(CONTRIBUTIONS)?;
+    let key = (new.run.as_str(), new.query.0, *new.node.as_bytes());
+    let stored: Option<ContributionMeta> = match contributions.get(key)? {
+        Some(value) => Some(decode("contributions", key, value.value())?),
+        None => None,
+    };
+    let outcome = match stored {
+        None => PutOutcome::Stored,
+        Some(old) if old.dataset == new.dataset && old.table == new.table => return Ok(PutOutcome::Duplicate),
+        Some(old) if old.dataset == new.dataset => return Ok(PutOutcome::Conflict { expected: old.table.digest }),
+        Some(old) if old.dataset > new.dataset => return Ok(PutOutcome::Stale { current: old.dataset }),
+        Some(old) => PutOutcome::Replaced { previous: old.dataset },
+    };
+    let meta = ContributionMeta { dataset: new.dataset, table: new.table, stored_ms: now_ms };
+    contributions.insert(key, encode("contributions", &meta)?.as_slice())?;
+    txn.open_table(PACKED)?.insert(key, new.bytes)?;
+    let text = match outcome {
+        PutOutcome::Replaced { previous } => {
+            let (from, to) = (previous.0, new.dataset.0);
+            format!("contribution to {} replaced: data edition {from} by {to}, table {}", new.query, new.table.digest)
+        }
+        _ => format!("contribution to {} stored: {} bytes, table {}", new.query, new.table.bytes, new.table.digest),
+    };
+    log(txn, now_ms, Some(new.run), Some(new.node), text)?;
+    Ok(outcome)
+}
+
+/// The range of keys that belong to a run, or to one of its queries.
+fn keys_of(
+    run: &RunId,
+    queries: std::ops::RangeInclusive<u32>,
+) -> std::ops::RangeInclusive<(&str, u32, [u8; 16])> {
+    (run.as_str(), *queries.start(), [0; 16])..=(run.as_str(), *queries.end(), [u8::MAX; 16])
+}
+
+impl Store for RedbStore {
+    fn nodes(&self) -> Result<Vec<(NodeId, NodeRecord)>, StoreError> {
+        self.read(|txn| {
+            let mut nodes = Vec::new();
+            for entry in txn.open_table(NODES)?.iter()? {
+                let (key, value) = entry?;
+                nodes.push((NodeId::from_bytes(key.value()), decode("nodes", key.value(), value.value())?));
+            }
+            Ok(nodes)
+        })
+    }
+
+    fn save_node(&mut self, node: NodeId, record: &NodeRecord, now_ms: u64) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.open_table(NODES)?.insert(*node.as_bytes(), encode("nodes", record)?.as_slice())?;
+            let what = if record.revoked { "revoked" } else { "saved" };
+            log(txn, now_ms, None, Some(node), format!("node '{}' {what}", record.name))
+        })
+    }
+
+    fn add_token(&mut self, secret: Digest, token: &TokenRecord, now_ms: u64) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.open_table(TOKENS)?.insert(*secret.as_bytes(), encode("tokens", token)?.as_slice())?;
+            log(txn, now_ms, None, None, format!("token made, label '{}'", token.label))
+        })
+    }
+
+    fn use_token(
+        &mut self,
+        secret: Digest,
+        node: NodeId,
+        name: &str,
+        now_ms: u64,
+    ) -> Result<TokenOutcome, StoreError> {
+        self.write(|txn| {
+            let mut tokens = txn.open_table(TOKENS)?;
+            let stored: Option<TokenRecord> = match tokens.get(*secret.as_bytes())? {
+                Some(value) => Some(decode("tokens", secret, value.value())?),
+                None => None,
+            };
+            let mut token = match stored {
+                None => return Ok(TokenOutcome::Unknown),
+                Some(token) if token.used_by == Some(node) => return Ok(TokenOutcome::EnrolledBefore),
+                Some(token) if token.used_by.is_some() => return Ok(TokenOutcome::Used),
+                Some(token) if token.expires_ms <= now_ms => return Ok(TokenOutcome::Expired),
+                Some(token) => token,
+            };
+            token.used_by = Some(node);
+            tokens.insert(*secret.as_bytes(), encode("tokens", &token)?.as_slice())?;
+            let record = NodeRecord { name: name.to_owned(), enrolled_ms: now_ms, revoked: false };
+            txn.open_table(NODES)?.insert(*node.as_bytes(), encode("nodes", &record)?.as_slice())?;
+            log(txn, now_ms, None, Some(node), format!("node '{name}' enrolled with token '{}'", token.label))?;
+            Ok(TokenOutcome::Enrolled)
+        })
+    }
+
+    fn put_blob(&mut self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.blob_len(digest)? == Some(bytes.len() as u64) {
+            return Ok(());
+        }
+        self.write(|txn| {
+            txn.open_table(BLOBS)?.insert(*digest.as_bytes(), bytes)?;
+            Ok(())
+        })
+    }
+
+    fn blob_len(&self, digest: Digest) -> Result<Option<u64>, StoreError> {
+        self.read(|txn| {
+            let length = txn.open_table(BLOBS)?.get(*digest.as_bytes())?.map(|value| value.value().len() as u64);
+            Ok(length)
+        })
+    }
+
+    fn read_blob(&self, digest: Digest, offset: u64, limit: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|txn| {
+            let piece = txn.open_table(BLOBS)?.get(*digest.as_bytes())?.map(|value| {
+                let bytes = value.value();
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                bytes[from..bytes.len().min(from.saturating_add(limit))].to_vec()
+            });
+            Ok(piece)
+        })
+    }
+
+    fn save_run(&mut self, run: &RunId, record: &[u8], now_ms: u64) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.open_table(RUNS)?.insert(run.as_str(), record)?;
+            log(txn, now_ms, Some(run), None, "run saved".to_owned())
+        })
+    }
+
+    fn runs(&self) -> Result<Vec<(RunId, Vec<u8>)>, StoreError> {
+        self.read(|txn| {
+            let mut runs = Vec::new();
+            for entry in txn.open_table(RUNS)?.iter()? {
+                let (key, value) = entry?;
+                let unreadable = |error: exeunt_protocol::IdError| Failure::Value {
+                    table: "runs",
+                    key: key.value().to_owned(),
+                    what: error.to_string(),
+                };
+                runs.push((key.value().parse().map_err(unreadable)?, value.value().to_vec()));
+            }
+            Ok(runs)
+        })
+    }
+
+    fn put_contributions(
+        &mut self,
+        contributions: &[NewContribution<'_>],
+        now_ms: u64,
+    ) -> Result<Vec<PutOutcome>, StoreError> {
+        self.write(|txn| contributions.iter().map(|new| put_one(txn, new, now_ms)).collect())
+    }
+
+    fn contributions(&self, run: &RunId, query: QueryId) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError> {
+        self.read(|txn| {
+            let mut found = Vec::new();
+            for entry in txn.open_table(CONTRIBUTIONS)?.range(keys_of(run, query.0..=query.0))? {
+                let (key, value) = entry?;
+                let node = NodeId::from_bytes(key.value().2);
+                found.push((node, decode("contributions", key.value(), value.value())?));
+            }
+            Ok(found)
+        })
+    }
+
+    fn contribution(&self, run: &RunId, query: QueryId, node: NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|txn| {
+            let key = (run.as_str(), query.0, *node.as_bytes());
+            let bytes = txn.open_table(PACKED)?.get(key)?.map(|value| value.value().to_vec());
+            Ok(bytes)
+        })
+    }
+
+    fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut seals = txn.open_table(SEALS)?;
+            let key = (run.as_str(), query.0);
+            let stored: Option<Seal> = match seals.get(key)? {
+                Some(value) => Some(decode("seals", key, value.value())?),
+                None => None,
+            };
+            if let Some(stored) = stored {
+                let same = stored.cohort == seal.cohort && stored.merged == seal.merged;
+                let refused = || Failure::AlreadySealed { run: run.to_string(), query: query.0 };
+                return if same { Ok(()) } else { Err(refused()) };
+            }
+            seals.insert(key, encode("seals", seal)?.as_slice())?;
+            let text = format!("{query} sealed: {} counted, {} declined", seal.cohort.len(), seal.declined.len());
+            log(txn, seal.sealed_ms, Some(run), None, text)
+        })
+    }
+
+    fn seals(&self, run: &RunId) -> Result<Vec<(QueryId, Seal)>, StoreError> {
+        self.read(|txn| {
+            let mut seals = Vec::new();
+            for entry in txn.open_table(SEALS)?.range((run.as_str(), 0)..=(run.as_str(), u32::MAX))? {
+                let (key, value) = entry?;
+                seals.push((QueryId(key.value().1), decode("seals", key.value(), value.value())?));
+            }
+            Ok(seals)
+        })
+    }
+
+    fn save_policy(
+        &mut self,
+        run: &RunId,
+        version: PolicyVersion,
+        policy: &[u8],
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.open_table(POLICIES)?.insert((run.as_str(), version.0), policy)?;
+            log(txn, now_ms, Some(run), None, format!("policy {} saved", version.0))
+        })
+    }
+
+    fn policies(&self, run: &RunId) -> Result<Vec<(PolicyVersion, Vec<u8>)>, StoreError> {
+        self.read(|txn| {
+            let mut policies = Vec::new();
+            for entry in txn.open_table(POLICIES)?.range((run.as_str(), 0)..=(run.as_str(), u32::MAX))? {
+                let (key, value) = entry?;
+                policies.push((PolicyVersion(key.value().1), value.value().to_vec()));
+            }
+            Ok(policies)
+        })
+    }
+
+    fn add_traffic(&mut self, traffic: &[((RunId, QueryId, NodeId), Traffic)]) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut table = txn.open_table(TRAFFIC)?;
+            for ((run, query, node), more) in traffic {
+                let key = (run.as_str(), query.0, *node.as_bytes());
+                let (up, down) = table.get(key)?.map_or((0, 0), |value| value.value());
+                table.insert(key, (up.saturating_add(more.up), down.saturating_add(more.down)))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn traffic(&self, run: &RunId) -> Result<Vec<(QueryId, NodeId, Traffic)>, StoreError> {
+        self.read(|txn| {
+            let mut found = Vec::new();
+            for entry in txn.open_table(TRAFFIC)?.range(keys_of(run, 0..=u32::MAX))? {
+                let (key, value) = entry?;
+                let ((_, query, node), (up, down)) = (key.value(), value.value());
+                found.push((QueryId(query), NodeId::from_bytes(node), Traffic { up, down }));
+            }
+            Ok(found)
+        })
+    }
+
+    fn append_audit(&mut self, entries: &[AuditEntry]) -> Result<(), StoreError> {
+        self.write(|txn| log_all(txn, entries))
+    }
+
+    fn audit(&self, from: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        self.read(|txn| {
+            let mut lines = Vec::new();
+            for entry in txn.open_table(AUDIT)?.range(from..)?.take(limit) {
+                let (number, value) = entry?;
+                lines.push((number.value(), decode("audit", number.value(), value.value())?));
+            }
+            Ok(lines)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::conformance;
+
+    #[test]
+    fn the_store_in_memory_conforms() {
+        conformance(&mut || Box::new(RedbStore::in_memory().unwrap()));
+    }
+
+    #[test]
+    fn the_store_on_disk_conforms() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut number = 0;
+        conformance(&mut || {
+            number += 1;
+            Box::new(RedbStore::open(folder.path().join(format!("{number}.redb"))).unwrap())
+        });
+    }
+
+    #[test]
+    fn everything_is_there_after_a_restart_and_two_at_once_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let (run, node): (RunId, _) = ("r-1".parse().unwrap(), NodeId::from_bytes([1; 16]));
+        {
+            let mut store = RedbStore::open(&path).unwrap();
+            store.save_run(&run, b"record", 1).unwrap();
+            store.add_traffic(&[((run.clone(), QueryId(2), node), Traffic { up: 5, down: 7 })]).unwrap();
+            let second = RedbStore::open(&path).unwrap_err();
+            assert!(matches!(second, StoreError::InUse { .. }), "{second}");
+        }
+        let store = RedbStore::open(&path).unwrap();
+        assert_eq!(store.runs().unwrap(), [(run.clone(), b"record".to_vec())]);
+        assert_eq!(store.traffic(&run).unwrap(), [(QueryId(2), node, Traffic { up: 5, down: 7 })]);
+    }
+
+    #[test]
+    fn a_store_from_a_later_version_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let store = RedbStore::open(&path).unwrap();
+        store
+            .write(|txn| {
+                txn.open_table(META)?.insert(FORMAT_KEY, FORMAT + 1)?;
+                Ok(())
+            })
+            .unwrap();
+        drop(store);
+        let before = std::fs::read(&path).unwrap();
+        let error = RedbStore::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Newer { found, .. } if found == FORMAT + 1), "{error}");
+        assert_eq!(RedbStore::open(&path).unwrap_err().to_string(), error.to_string());
+        assert_eq!(std::fs::read(&path).unwrap().len(), before.len());
+    }
+}
