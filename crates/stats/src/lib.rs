@@ -9,7 +9,8 @@
 //! * [`Scale`]: how an activation becomes an integer (METHOD, "Sums that are exact").
 //! * One shape, one accumulator and one view per kind of table: range ([`RangeLayout`],
 //!   [`RangeCounter`], [`scale_for`]), moments ([`MomentsShape`], [`MomentsAccumulator`],
-//!   [`MomentsView`]), spread ([`SpreadShape`], …) and margins ([`MarginShape`], …).
+//!   [`MomentsView`]), spread ([`SpreadShape`], [`SpreadAccumulator`], [`SpreadView`]) and margins
+//!   ([`MarginShape`], [`MarginHistogram`], [`MarginView`]).
 //!
 //! # What holds
 //! * An accumulator's table depends on the *set* of samples alone: not on their order, their batches,
@@ -20,19 +21,31 @@
 //! Deliberately absent: clocks, files, randomness, threads. To use several threads, give each its own
 //! accumulator and merge.
 
+mod batch;
 mod digest;
 mod floors;
 mod layout;
 mod macs;
+mod margins;
+mod moments;
 pub mod packed;
+mod range;
 mod scale;
 mod shape;
+mod spread;
 mod table;
+mod view;
 
+pub use batch::{AbsorbError, BatchError, Excluded, SetupError};
 pub use digest::{Digest, ParseDigestError};
 pub use floors::Floors;
 pub use layout::{Layout, Section};
 pub use macs::Macs;
+pub use margins::{Above, EdgeError, Edges, MarginHistogram, MarginView, Verdict};
+pub use moments::{FinishError, MomentsAccumulator, MomentsPlan, MomentsView};
+pub use range::{RangeCounter, scale_for, scales_for};
 pub use scale::Scale;
 pub use shape::{ExitShape, MarginShape, MomentsShape, RangeLayout, SpreadShape};
+pub use spread::{SpreadAccumulator, SpreadView};
 pub use table::{Table, TableError};
+pub use view::ViewError;

@@ -28,4 +28,10 @@ impl MarginShape {
                 .flat_map(move |r| [(format!("e{e}.r{r}.right"), bins), (format!("e{e}.r{r}.wrong"), bins)])
         }))
     }
+
+    /// Which histogram, in exit-major order, is that of exit `e` and rule `r`.
+    pub(crate) fn histogram(&self, e: usize, r: usize) -> usize {
+        assert!(e < self.exits && r < self.rules, "exit {e} of {}, rule {r} of {}", self.exits, self.rules);
+        e * self.rules + r
+    }
 }

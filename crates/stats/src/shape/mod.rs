@@ -9,6 +9,7 @@ mod spread;
 
 pub use margins::MarginShape;
 pub use moments::{ExitShape, MomentsShape};
+pub(crate) use moments::{MomentsCells, SumCells};
 pub use range::RangeLayout;
 pub use spread::SpreadShape;
 

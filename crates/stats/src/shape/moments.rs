@@ -1,5 +1,7 @@
 //! The shape of a `Moments` answer.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::excluded_sections;
@@ -75,6 +77,83 @@ impl MomentsShape {
     }
 }
 
+/// Where an exit's cells lie: the same as [`MomentsShape::layout`], without names to look up.
+#[derive(Clone, Debug)]
+pub(crate) struct ExitCells {
+    pub(crate) alone: SumCells,
+    pub(crate) paired: Option<PairedCells>,
+}
+
+impl ExitCells {
+    /// Where the class sums of a node go that sends second moments here, or not.
+    pub(crate) fn target(&self, second: bool) -> &SumCells {
+        match &self.paired {
+            Some(paired) if second => &paired.sums,
+            _ => &self.alone,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PairedCells {
+    pub(crate) sums: SumCells,
+    pub(crate) products: Range<usize>,
+}
+
+/// Counts, sums and squared norms of all classes.
+#[derive(Clone, Debug)]
+pub(crate) struct SumCells {
+    pub(crate) n: Range<usize>,
+    pub(crate) sum: Range<usize>,
+    pub(crate) sq: Range<usize>,
+}
+
+impl SumCells {
+    /// All of them: the three lie next to each other.
+    pub(crate) fn all(&self) -> Range<usize> {
+        self.n.start..self.sq.end
+    }
+}
+
+/// Where everything of a `Moments` table lies.
+#[derive(Clone, Debug)]
+pub(crate) struct MomentsCells {
+    pub(crate) exits: Vec<ExitCells>,
+    pub(crate) non_finite: usize,
+    pub(crate) out_of_scale: usize,
+    pub(crate) withheld_classes: usize,
+    pub(crate) total: usize,
+}
+
+impl MomentsCells {
+    pub(crate) fn of(shape: &MomentsShape) -> Self {
+        let mut next = 0_usize;
+        let mut take = |len: usize| {
+            let start = next;
+            next = next.saturating_add(len);
+            start..next
+        };
+        let sums = |take: &mut dyn FnMut(usize) -> Range<usize>, dim: usize| SumCells {
+            n: take(shape.classes),
+            sum: take(shape.classes.saturating_mul(dim)),
+            sq: take(shape.classes),
+        };
+        let exits = shape
+            .exits
+            .iter()
+            .map(|exit| ExitCells {
+                alone: sums(&mut take, exit.dim),
+                paired: exit.second.then(|| PairedCells {
+                    sums: sums(&mut take, exit.dim),
+                    products: take(exit.triangle()),
+                }),
+            })
+            .collect();
+        let [non_finite, out_of_scale, withheld_classes] = [(); 3].map(|()| take(1).start);
+        Self { exits, non_finite, out_of_scale, withheld_classes, total: next }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +179,34 @@ mod tests {
         assert_eq!(layout.range("e0.products"), None);
         assert_eq!(layout.range("e1.products").map(|r| r.len()), Some(15));
         assert_eq!(layout.range("withheld_classes"), Some(layout.cells() - 1..layout.cells()));
+    }
+
+    #[test]
+    fn cells_lie_where_the_layout_says() {
+        let exit = |dim, second| ExitShape { dim, second };
+        let shape = MomentsShape { classes: 3, exits: vec![exit(4, false), exit(5, true), exit(1, true)] };
+        let layout = shape.layout();
+        let cells = MomentsCells::of(&shape);
+        assert_eq!(cells.total, layout.cells());
+        for (e, exit) in cells.exits.iter().enumerate() {
+            let range = |name: &str| layout.range(&format!("e{e}.{name}"));
+            let same = |part: &str, sums: &SumCells| {
+                assert_eq!(range(&format!("{part}.n")), Some(sums.n.clone()));
+                assert_eq!(range(&format!("{part}.sum")), Some(sums.sum.clone()));
+                assert_eq!(range(&format!("{part}.sq")), Some(sums.sq.clone()));
+                assert_eq!(sums.all().len(), sums.n.len() + sums.sum.len() + sums.sq.len());
+            };
+            same("alone", &exit.alone);
+            assert_eq!(exit.paired.is_some(), range("products").is_some());
+            if let Some(paired) = &exit.paired {
+                same("paired", &paired.sums);
+                assert_eq!(range("products"), Some(paired.products.clone()));
+            }
+        }
+        let last = [cells.non_finite, cells.out_of_scale, cells.withheld_classes];
+        let names = ["excluded.non_finite", "excluded.out_of_scale", "withheld_classes"];
+        for (cell, name) in last.into_iter().zip(names) {
+            assert_eq!(layout.range(name), Some(cell..cell + 1));
+        }
     }
 }
