@@ -12,10 +12,7 @@ use crate::rule::Rule;
 pub const RESOLUTION: f64 = 1.0 / RESOLUTION_INVERSE as f64;
 const RESOLUTION_INVERSE: u64 = 256;
 
-/// Edges of a refined histogram, as a rule. A few more are needed where many bins are too full.
-const EDGES: usize = 512;
-
-/// A histogram has at most this many edges.
+/// A histogram has at most this many edges; about half of them as a rule.
 pub const MAX_EDGES: usize = 1024;
 
 /// Bins narrower than this, relative to where they are, are not divided further.
@@ -173,11 +170,16 @@ impl Distribution {
         if best == 0 { 0.0 } else { best as f64 / self.samples() as f64 }
     }
 
+    /// The most that a bin should hold.
+    fn limit(&self) -> u64 {
+        (self.samples() / RESOLUTION_INVERSE).max(1)
+    }
+
     /// Whether a bin holds so much that it should be divided, and can be.
     fn too_full(&self, mass: u64, (low, high): (f64, f64)) -> bool {
         let wide = high - low > NEGLIGIBLE * low.abs().max(high.abs());
         // The outermost bins reach to infinity; the first grid spans every margin that a decision can have.
-        (high - low).is_finite() && wide && mass.saturating_mul(RESOLUTION_INVERSE) > self.samples()
+        (high - low).is_finite() && wide && mass > self.limit()
     }
 
     /// Whether no bin should be divided any more.
@@ -190,29 +192,25 @@ impl Distribution {
     /// that hold little are joined.
     #[must_use]
     pub fn refined(&self) -> Vec<f64> {
-        let samples = self.samples();
+        let limit = self.limit();
         let mut groups: Vec<(f64, f64, u64)> = Vec::new();
         for bin in 0..self.right.len() {
             let (low, high) = self.ends(bin);
             let mass = self.mass(bin);
             match groups.last_mut() {
                 // What reaches to infinity stays apart, or no edge would be left on that side.
-                Some(group)
-                    if group.0.is_finite()
-                        && high.is_finite()
-                        && (group.2 + mass).saturating_mul(RESOLUTION_INVERSE) <= samples =>
-                {
+                Some(group) if group.0.is_finite() && high.is_finite() && group.2 + mass <= limit => {
                     *group = (group.0, high, group.2 + mass);
                 }
                 _ => groups.push((low, high, mass)),
             }
         }
-        let spare = EDGES.saturating_sub(groups.len()) as f64;
-        let mut edges: Vec<f64> = Vec::with_capacity(2 * EDGES);
+        let mut edges: Vec<f64> = Vec::with_capacity(MAX_EDGES);
         for (low, high, mass) in groups {
             if self.too_full(mass, (low, high)) {
-                let cuts = ((mass as f64 / samples as f64 * spare) as usize).max(1);
-                let inner = (1..=cuts).map(|cut| low + (high - low) * (cut as f64 / (cuts + 1) as f64));
+                // Half the limit, if what is in the bin were spread evenly.
+                let parts = (2 * mass / limit + 1).min(2 * RESOLUTION_INVERSE);
+                let inner = (1..parts).map(|part| low + (high - low) * (part as f64 / parts as f64));
                 edges.extend(inner.filter(|edge| low < *edge && *edge < high));
             }
             if high.is_finite() {

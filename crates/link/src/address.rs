@@ -53,10 +53,7 @@ impl Address {
 
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
-        Self {
-            host: address.ip().to_canonical().to_string(),
-            port: address.port(),
-        }
+        Self { host: address.ip().to_canonical().to_string(), port: address.port() }
     }
 }
 
@@ -65,9 +62,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let owned = || text.to_owned();
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or_else(|| AddressError::NoPort { text: owned() })?;
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| AddressError::NoPort { text: owned() })?;
         let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         if bracketed.is_none() && host.contains(':') {
             return Err(AddressError::NoPort { text: owned() });

@@ -8,10 +8,10 @@ use std::time::SystemTime;
 use rcgen::{Issuer, KeyPair, PublicKeyData};
 use thiserror::Error;
 
+use crate::AuthorityId;
 use crate::certificate::{self, CertificateError, NameError, Role};
 use crate::files::{self, FileError};
 use crate::identity::{Identity, IdentityError};
-use crate::AuthorityId;
 
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 pub(crate) const PRIVATE_KEY: &str = "PRIVATE KEY";
@@ -80,10 +80,7 @@ impl Authority {
     ///
     /// # Errors
     /// When it is there and cannot be used, or is not there and cannot be made.
-    pub fn open_or_create(
-        directory: impl AsRef<Path>,
-        now: SystemTime,
-    ) -> Result<Self, AuthorityError> {
+    pub fn open_or_create(directory: impl AsRef<Path>, now: SystemTime) -> Result<Self, AuthorityError> {
         match Self::open(&directory) {
             Err(AuthorityError::Missing { .. }) => Self::create(directory.as_ref(), now),
             opened => opened,
@@ -102,31 +99,20 @@ impl Authority {
         match (key_path.exists(), certificate_path.exists()) {
             (true, true) => {}
             (false, false) => {
-                return Err(AuthorityError::Missing {
-                    directory: directory.to_owned(),
-                });
+                return Err(AuthorityError::Missing { directory: directory.to_owned() });
             }
             (true, false) => {
-                return Err(AuthorityError::Incomplete {
-                    found: key_path,
-                    missing: certificate_path,
-                });
+                return Err(AuthorityError::Incomplete { found: key_path, missing: certificate_path });
             }
             (false, true) => {
-                return Err(AuthorityError::Incomplete {
-                    found: certificate_path,
-                    missing: key_path,
-                });
+                return Err(AuthorityError::Incomplete { found: certificate_path, missing: key_path });
             }
         }
         let key = read_key(&key_path)?;
-        let certificate = files::read_pem(&certificate_path, CERTIFICATE, "certificate")?
-            .swap_remove(0);
+        let certificate = files::read_pem(&certificate_path, CERTIFICATE, "certificate")?.swap_remove(0);
         let public_key = certificate::public_key(&certificate)?;
         if public_key != key.subject_public_key_info() {
-            return Err(AuthorityError::Mismatch {
-                directory: directory.to_owned(),
-            });
+            return Err(AuthorityError::Mismatch { directory: directory.to_owned() });
         }
         let issuer = Issuer::from_ca_cert_der(&certificate.as_slice().into(), key)
             .map_err(|error| CertificateError::Making(error.to_string()))?;
@@ -151,19 +137,14 @@ impl Authority {
         let fresh = directory.with_file_name(name);
         files::private_directory(&fresh)?;
         files::write_private(&fresh.join(KEY_FILE), &key.serialize_pem())?;
-        files::write_private(
-            &fresh.join(CERTIFICATE_FILE),
-            &files::to_pem(CERTIFICATE, &[signed.der()]),
-        )?;
+        files::write_private(&fresh.join(CERTIFICATE_FILE), &files::to_pem(CERTIFICATE, &[signed.der()]))?;
         // Removes an empty directory only; one with anything in it stays, and the rename fails.
         let _ = fs::remove_dir(directory);
         if let Err(source) = fs::rename(&fresh, directory) {
             let _ = fs::remove_dir_all(&fresh);
             // Another process may have been faster.
             return match Self::open(directory) {
-                Err(AuthorityError::Missing { .. }) => {
-                    Err(files::io_error(directory)(source).into())
-                }
+                Err(AuthorityError::Missing { .. }) => Err(files::io_error(directory)(source).into()),
                 opened => opened,
             };
         }
@@ -200,12 +181,7 @@ impl Authority {
         let directory = directory.as_ref();
         let key = Identity::key_in(directory)?;
         let certificate = certificate::sign(&self.issuer, &key, role, name, now)?;
-        Ok(Identity::store(
-            directory,
-            &key,
-            &certificate,
-            &self.certificate,
-        )?)
+        Ok(Identity::store(directory, &key, &certificate, &self.certificate)?)
     }
 
     pub(crate) fn sign(
@@ -235,17 +211,10 @@ impl fmt::Debug for Authority {
 /// Reads a private key of the kind that [`certificate::new_key`] makes.
 pub(crate) fn read_key(path: &Path) -> Result<KeyPair, FileError> {
     files::warn_if_readable(path);
-    let content = || FileError::Content {
-        path: path.to_owned(),
-        expected: "private key",
-    };
+    let content = || FileError::Content { path: path.to_owned(), expected: "private key" };
     let der = files::read_pem(path, PRIVATE_KEY, "private key")?.swap_remove(0);
     let key = KeyPair::try_from(der).map_err(|_no_key| content())?;
-    if key.algorithm() == &rcgen::PKCS_ED25519 {
-        Ok(key)
-    } else {
-        Err(content())
-    }
+    if key.algorithm() == &rcgen::PKCS_ED25519 { Ok(key) } else { Err(content()) }
 }
 
 #[cfg(test)]
@@ -267,9 +236,7 @@ mod tests {
         let opened = Authority::open_or_create(&directory, now()).expect("opened");
         assert_eq!(made.id(), opened.id());
         assert_eq!(made.certificate(), opened.certificate());
-        let left: Vec<_> = fs::read_dir(place.path().join("state"))
-            .expect("readable")
-            .collect();
+        let left: Vec<_> = fs::read_dir(place.path().join("state")).expect("readable").collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }
 
@@ -314,10 +281,7 @@ mod tests {
         Authority::open_or_create(&one, now()).expect("made");
         Authority::open_or_create(&two, now()).expect("made");
         fs::copy(one.join(KEY_FILE), two.join(KEY_FILE)).expect("copied");
-        assert!(matches!(
-            Authority::open(&two),
-            Err(AuthorityError::Mismatch { .. })
-        ));
+        assert!(matches!(Authority::open(&two), Err(AuthorityError::Mismatch { .. })));
         fs::write(one.join(KEY_FILE), "nonsense").expect("written");
         let error = Authority::open(&one).expect_err("unreadable").to_string();
         assert!(error.contains("expected a private key"), "{error}");
@@ -327,28 +291,19 @@ mod tests {
     #[test]
     fn issues_identities_that_keep_their_key() {
         let place = tempfile::tempdir().expect("a directory");
-        let authority =
-            Authority::open_or_create(place.path().join("authority"), now()).expect("made");
+        let authority = Authority::open_or_create(place.path().join("authority"), now()).expect("made");
         let directory = place.path().join("operator");
-        let first = authority
-            .issue_to(&directory, Role::Operator, "Ada", now())
-            .expect("issued");
+        let first = authority.issue_to(&directory, Role::Operator, "Ada", now()).expect("issued");
         assert_eq!(first.peer().role, Role::Operator);
         assert_eq!(first.peer().name, "Ada");
         assert_eq!(first.peer().expires, now() + Role::Operator.validity());
         assert_eq!(first.authority(), authority.id());
         let later = now() + Duration::from_secs(86_400);
-        let second = authority
-            .issue_to(&directory, Role::Operator, "Ada", later)
-            .expect("issued");
+        let second = authority.issue_to(&directory, Role::Operator, "Ada", later).expect("issued");
         assert_eq!(first.id(), second.id());
         assert_eq!(second.peer().expires, later + Role::Operator.validity());
         let loaded = Identity::load(&directory).expect("loaded");
         assert_eq!(loaded.peer(), second.peer());
-        assert!(
-            authority
-                .issue_to(&directory, Role::Operator, "", now())
-                .is_err()
-        );
+        assert!(authority.issue_to(&directory, Role::Operator, "", now()).is_err());
     }
 }

@@ -21,10 +21,7 @@ pub struct Blob {
 impl Blob {
     /// The announcement of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Self {
-            length: bytes.len() as u64,
-            digest: Digest::of(bytes),
-        }
+        Self { length: bytes.len() as u64, digest: Digest::of(bytes) }
     }
 }
 
@@ -83,16 +80,9 @@ impl Transfer {
     /// [`BlobError::TooLong`] when more is announced than `limit`.
     pub fn new(blob: Blob, limit: u64) -> Result<Self, BlobError> {
         if blob.length > limit {
-            return Err(BlobError::TooLong {
-                found: blob.length,
-                limit,
-            });
+            return Err(BlobError::TooLong { found: blob.length, limit });
         }
-        Ok(Self {
-            blob,
-            received: 0,
-            hasher: blake3::Hasher::new(),
-        })
+        Ok(Self { blob, received: 0, hasher: blake3::Hasher::new() })
     }
 
     /// Takes up what an earlier attempt left, by hashing it again. Afterwards
@@ -137,10 +127,7 @@ impl Transfer {
     pub fn absorb(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         let found = self.received.saturating_add(bytes.len() as u64);
         if found > self.blob.length {
-            return Err(BlobError::Overlong {
-                found,
-                expected: self.blob.length,
-            });
+            return Err(BlobError::Overlong { found, expected: self.blob.length });
         }
         self.hasher.update(bytes);
         self.received = found;
@@ -153,17 +140,11 @@ impl Transfer {
     /// [`BlobError::Incomplete`] or [`BlobError::Corrupt`].
     pub fn verify(&self) -> Result<(), BlobError> {
         if self.received < self.blob.length {
-            return Err(BlobError::Incomplete {
-                found: self.received,
-                expected: self.blob.length,
-            });
+            return Err(BlobError::Incomplete { found: self.received, expected: self.blob.length });
         }
         let found = Digest::from_bytes(*self.hasher.finalize().as_bytes());
         if found != self.blob.digest {
-            return Err(BlobError::Corrupt {
-                found,
-                expected: self.blob.digest,
-            });
+            return Err(BlobError::Corrupt { found, expected: self.blob.digest });
         }
         Ok(())
     }
@@ -176,17 +157,8 @@ mod tests {
 
     #[test]
     fn limits_come_first() {
-        let blob = Blob {
-            length: u64::MAX,
-            digest: Digest::of(b""),
-        };
-        assert_eq!(
-            Transfer::new(blob, 10).err(),
-            Some(BlobError::TooLong {
-                found: u64::MAX,
-                limit: 10
-            })
-        );
+        let blob = Blob { length: u64::MAX, digest: Digest::of(b"") };
+        assert_eq!(Transfer::new(blob, 10).err(), Some(BlobError::TooLong { found: u64::MAX, limit: 10 }));
         let mut endless = Transfer::new(blob, u64::MAX).expect("allowed");
         endless.absorb(b"abc").expect("room");
         assert_eq!(endless.remaining(), u64::MAX - 3);

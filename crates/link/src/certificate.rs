@@ -8,15 +8,13 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::limits::{
-    BACKDATE, COORDINATOR_VALIDITY, MAX_NAME, NODE_VALIDITY, OPERATOR_VALIDITY,
-};
+use crate::limits::{BACKDATE, COORDINATOR_VALIDITY, MAX_NAME, NODE_VALIDITY, OPERATOR_VALIDITY};
 use crate::{AuthorityId, PeerId};
 
 const ORGANISATION: &str = "exeunt";
@@ -75,9 +73,7 @@ impl FromStr for Role {
         [Self::Coordinator, Self::Node, Self::Operator]
             .into_iter()
             .find(|role| role.as_str() == text)
-            .ok_or_else(|| CertificateError::Role {
-                found: text.to_owned(),
-            })
+            .ok_or_else(|| CertificateError::Role { found: text.to_owned() })
     }
 }
 
@@ -186,19 +182,9 @@ pub(crate) fn public_key(der: &[u8]) -> Result<Vec<u8>, CertificateError> {
 pub(crate) fn read(der: &[u8]) -> Result<Facts, CertificateError> {
     let certificate = parse(der)?;
     let subject = certificate.subject();
-    let text = |mut values: Box<dyn Iterator<Item = &str> + '_>| {
-        values.next().unwrap_or_default().to_owned()
-    };
-    let role = text(Box::new(
-        subject
-            .iter_organizational_unit()
-            .filter_map(|value| value.as_str().ok()),
-    ));
-    let name = text(Box::new(
-        subject
-            .iter_common_name()
-            .filter_map(|value| value.as_str().ok()),
-    ));
+    let text = |mut values: Box<dyn Iterator<Item = &str> + '_>| values.next().unwrap_or_default().to_owned();
+    let role = text(Box::new(subject.iter_organizational_unit().filter_map(|value| value.as_str().ok())));
+    let name = text(Box::new(subject.iter_common_name().filter_map(|value| value.as_str().ok())));
     let public_key = certificate.public_key().raw.to_vec();
     let validity = certificate.validity();
     Ok(Facts {
@@ -216,11 +202,9 @@ pub(crate) fn read(der: &[u8]) -> Result<Facts, CertificateError> {
 /// Reads a member's certificate after checking that `authority` signed it.
 pub(crate) fn read_issued_by(der: &[u8], authority: &[u8]) -> Result<Facts, CertificateError> {
     let anchor = parse(authority)?;
-    parse(der)?
-        .verify_signature(Some(anchor.public_key()))
-        .map_err(|_not_signed_by| CertificateError::Issuer {
-            expected: AuthorityId::of_public_key(anchor.public_key().raw),
-        })?;
+    parse(der)?.verify_signature(Some(anchor.public_key())).map_err(|_not_signed_by| {
+        CertificateError::Issuer { expected: AuthorityId::of_public_key(anchor.public_key().raw) }
+    })?;
     read(der)
 }
 
@@ -269,9 +253,7 @@ fn serial() -> SerialNumber {
 /// again.
 pub(crate) fn authority_parameters(id: AuthorityId, now: SystemTime) -> CertificateParams {
     let from = now.checked_sub(BACKDATE).unwrap_or(UNIX_EPOCH);
-    let until = UNIX_EPOCH
-        .checked_add(Duration::from_secs(LAST))
-        .unwrap_or(now);
+    let until = UNIX_EPOCH.checked_add(Duration::from_secs(LAST)).unwrap_or(now);
     let mut parameters = parameters(&format!("authority {}", id.short()), from, until);
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -289,16 +271,12 @@ pub(crate) fn sign(
     let from = now.checked_sub(BACKDATE).unwrap_or(UNIX_EPOCH);
     let until = now.checked_add(role.validity()).unwrap_or(now);
     let mut parameters = parameters(name, from, until);
-    parameters
-        .distinguished_name
-        .push(DnType::OrganizationalUnitName, role.as_str());
+    parameters.distinguished_name.push(DnType::OrganizationalUnitName, role.as_str());
     parameters.is_ca = IsCa::ExplicitNoCa;
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     parameters.extended_key_usages = vec![role.usage()];
     parameters.use_authority_key_identifier_extension = true;
-    let certificate = parameters
-        .signed_by(public_key, issuer)
-        .map_err(making)?;
+    let certificate = parameters.signed_by(public_key, issuer).map_err(making)?;
     Ok(certificate.der().to_vec())
 }
 
@@ -313,8 +291,7 @@ pub(crate) fn request(key: &KeyPair) -> Result<Vec<u8>, CertificateError> {
 
 /// The key of a request, whose signature is checked.
 pub(crate) fn requested_key(request: Vec<u8>) -> Result<rcgen::PublicKey, CertificateError> {
-    let request = rcgen::CertificateSigningRequestParams::from_der(&request.into())
-        .map_err(making)?;
+    let request = rcgen::CertificateSigningRequestParams::from_der(&request.into()).map_err(making)?;
     if request.public_key.algorithm() == &rcgen::PKCS_ED25519 {
         Ok(request.public_key)
     } else {
@@ -331,14 +308,8 @@ mod tests {
         assert_eq!(check_name("kitchen"), Ok(()));
         assert_eq!(check_name("Küche 3"), Ok(()));
         assert_eq!(check_name(""), Err(NameError::Length { found: 0 }));
-        assert_eq!(
-            check_name(&"ü".repeat(65)),
-            Err(NameError::Length { found: 65 })
-        );
-        assert_eq!(
-            check_name("a\u{1b}[2J"),
-            Err(NameError::Control { found: '\u{1b}' })
-        );
+        assert_eq!(check_name(&"ü".repeat(65)), Err(NameError::Length { found: 65 }));
+        assert_eq!(check_name("a\u{1b}[2J"), Err(NameError::Control { found: '\u{1b}' }));
     }
 
     #[test]
@@ -346,10 +317,7 @@ mod tests {
         let key = new_key().expect("a key");
         let mut der = request(&key).expect("a request");
         let read = requested_key(der.clone()).expect("a proof");
-        assert_eq!(
-            read.subject_public_key_info(),
-            key.subject_public_key_info()
-        );
+        assert_eq!(read.subject_public_key_info(), key.subject_public_key_info());
         let last = der.len() - 1;
         der[last] ^= 1;
         assert!(requested_key(der).is_err());

@@ -129,7 +129,9 @@ pub enum ConnectError {
         refusal: Refusal,
     },
     /// No protocol version in common.
-    #[error("the coordinator at {address} does not speak {expected}: the two programs' versions differ too much")]
+    #[error(
+        "the coordinator at {address} does not speak {expected}: the two programs' versions differ too much"
+    )]
     Version {
         /// Who answered.
         address: SocketAddr,
@@ -166,10 +168,7 @@ impl ConnectError {
     pub(crate) fn from_closed(address: SocketAddr, closed: Closed) -> Self {
         match closed {
             Closed::Refused(refusal) => Self::Refused { address, refusal },
-            Closed::Version => Self::Version {
-                address,
-                expected: PROTOCOL,
-            },
+            Closed::Version => Self::Version { address, expected: PROTOCOL },
             closed => Self::Closed { address, closed },
         }
     }
@@ -188,21 +187,14 @@ pub struct Client {
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn connect(
-    addresses: &[Address],
-    identity: &Identity,
-) -> Result<Connection, ConnectError> {
+pub async fn connect(addresses: &[Address], identity: &Identity) -> Result<Connection, ConnectError> {
     Client::default().connect(addresses, identity).await
 }
 
 impl Client {
     /// A client with these limits.
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            v4: Mutex::new(None),
-            v6: Mutex::new(None),
-        }
+        Self { limits, v4: Mutex::new(None), v6: Mutex::new(None) }
     }
 
     /// Connects to the coordinator at the first of these addresses that answers. Each gets a
@@ -251,10 +243,7 @@ impl Client {
     pub async fn close(&self, reason: impl Into<Reason>) {
         let reason = reason.into();
         for slot in [&self.v4, &self.v6] {
-            let endpoint = slot
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            let endpoint = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(endpoint) = endpoint {
                 endpoint.close(reason.code.to_u32().into(), reason.text.as_bytes());
                 // Silence is an answer too: the other end will time out.
@@ -349,14 +338,9 @@ impl Client {
                     AttemptError::Name("it has no address".to_owned())
                 }
                 Ok(Err(error)) => AttemptError::Name(error.to_string()),
-                Err(_elapsed) => AttemptError::Timeout {
-                    after: self.limits.connect_timeout,
-                },
+                Err(_elapsed) => AttemptError::Timeout { after: self.limits.connect_timeout },
             };
-            silent.push(Attempt {
-                address: address.to_string(),
-                error,
-            });
+            silent.push(Attempt { address: address.to_string(), error });
         }
         found
     }
@@ -368,22 +352,15 @@ impl Client {
         pin: &Pin,
         identity: Option<&Identity>,
     ) -> Result<(), ConnectError> {
-        let (mut config, verifier) =
-            tls::client(pin.clone(), identity).map_err(ConnectError::Identity)?;
+        let (mut config, verifier) = tls::client(pin.clone(), identity).map_err(ConnectError::Identity)?;
         config.transport_config(Arc::new(self.limits.client_transport()));
-        let silent = move |error| {
-            Failure::Silent(Attempt {
-                address: address.to_string(),
-                error,
-            })
-        };
+        let silent = move |error| Failure::Silent(Attempt { address: address.to_string(), error });
         let endpoint = self.endpoint(address.ip());
         let limits = self.limits.clone();
         let greets = identity.is_some();
         let you = identity.map(Identity::id);
         running.spawn(async move {
-            let endpoint =
-                endpoint.map_err(|error| silent(AttemptError::Route(error.to_string())))?;
+            let endpoint = endpoint.map_err(|error| silent(AttemptError::Route(error.to_string())))?;
             let connecting = endpoint
                 .connect_with(config, address, "exeunt")
                 .map_err(|error| silent(AttemptError::Route(error.to_string())))?;
@@ -391,9 +368,7 @@ impl Client {
                 let quic = match connecting.await {
                     Ok(quic) => quic,
                     Err(quinn::ConnectionError::TimedOut) => {
-                        return Err(silent(AttemptError::Timeout {
-                            after: limits.idle_timeout,
-                        }));
+                        return Err(silent(AttemptError::Timeout { after: limits.idle_timeout }));
                     }
                     Err(error) => {
                         return Err(Failure::Told(explain(address, error, &verifier, &limits)));
@@ -411,24 +386,15 @@ impl Client {
                 let core = Core::new(quic, &limits);
                 let hello = if greets {
                     let hello = greet(&core, you).await;
-                    Some(hello.map_err(|closed| {
-                        Failure::Told(ConnectError::from_closed(address, closed))
-                    })?)
+                    Some(hello.map_err(|closed| Failure::Told(ConnectError::from_closed(address, closed)))?)
                 } else {
                     None
                 };
-                Ok(Greeted {
-                    core,
-                    facts,
-                    address,
-                    hello,
-                })
+                Ok(Greeted { core, facts, address, hello })
             };
             match timeout(limits.connect_timeout, attempt).await {
                 Ok(ended) => ended,
-                Err(_elapsed) => Err(silent(AttemptError::Timeout {
-                    after: limits.connect_timeout,
-                })),
+                Err(_elapsed) => Err(silent(AttemptError::Timeout { after: limits.connect_timeout })),
             }
         });
         Ok(())
@@ -472,17 +438,14 @@ fn explain(
     limits: &Limits,
 ) -> ConnectError {
     match verifier.verdict() {
-        Some(Err(Disbelief::Authority { found, expected })) => ConnectError::WrongAuthority {
-            address,
-            found,
-            expected,
-        },
+        Some(Err(Disbelief::Authority { found, expected })) => {
+            ConnectError::WrongAuthority { address, found, expected }
+        }
         Some(Err(Disbelief::Role(found))) => ConnectError::NotCoordinator { address, found },
         Some(Err(Disbelief::Dates(reason))) => ConnectError::Dates { address, reason },
         Some(Err(Disbelief::Certificate(reason))) => ConnectError::Certificate { address, reason },
-        Some(Ok(_)) | None => ConnectError::from_closed(
-            address,
-            Closed::from_quic(error, None, limits.idle_timeout),
-        ),
+        Some(Ok(_)) | None => {
+            ConnectError::from_closed(address, Closed::from_quic(error, None, limits.idle_timeout))
+        }
     }
 }

@@ -48,19 +48,13 @@ impl CloseCode {
     pub fn to_u32(self) -> u32 {
         match self {
             Self::Other(number) => number,
-            known => CODES
-                .iter()
-                .find(|(code, ..)| *code == known)
-                .map_or(0, |(_, number, _)| *number),
+            known => CODES.iter().find(|(code, ..)| *code == known).map_or(0, |(_, number, _)| *number),
         }
     }
 
     /// The kind of this number.
     pub fn from_u32(number: u32) -> Self {
-        CODES
-            .iter()
-            .find(|(_, known, _)| *known == number)
-            .map_or(Self::Other(number), |(code, ..)| *code)
+        CODES.iter().find(|(_, known, _)| *known == number).map_or(Self::Other(number), |(code, ..)| *code)
     }
 }
 
@@ -96,10 +90,7 @@ impl Reason {
 
     /// What a peer sent: nothing that could rewrite a terminal or a log is kept.
     fn received(code: VarInt, text: &[u8]) -> Self {
-        let text: String = String::from_utf8_lossy(text)
-            .chars()
-            .filter(|c| !c.is_control())
-            .collect();
+        let text: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
         let code = u32::try_from(code.into_inner()).unwrap_or(u32::MAX);
         Self::new(CloseCode::from_u32(code), text)
     }
@@ -184,21 +175,13 @@ mod alert {
 
 impl Closed {
     /// What quinn reports, in our words. `here` is the reason given to `close` at this end.
-    pub(crate) fn from_quic(
-        error: ConnectionError,
-        here: Option<&Reason>,
-        idle_timeout: Duration,
-    ) -> Self {
+    pub(crate) fn from_quic(error: ConnectionError, here: Option<&Reason>, idle_timeout: Duration) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) => {
                 Self::ByPeer(Reason::received(close.error_code, &close.reason))
             }
-            ConnectionError::LocallyClosed => {
-                Self::Here(here.cloned().unwrap_or(CloseCode::Finished.into()))
-            }
-            ConnectionError::TimedOut => Self::TimedOut {
-                after: idle_timeout,
-            },
+            ConnectionError::LocallyClosed => Self::Here(here.cloned().unwrap_or(CloseCode::Finished.into())),
+            ConnectionError::TimedOut => Self::TimedOut { after: idle_timeout },
             ConnectionError::Reset => Self::Restarted,
             ConnectionError::VersionMismatch => Self::Version,
             ConnectionError::ConnectionClosed(close) => {
@@ -222,9 +205,7 @@ impl Closed {
     }
 
     fn from_transport(code: TransportErrorCode, text: String) -> Self {
-        let Some(alert) = u64::from(code)
-            .checked_sub(0x100)
-            .and_then(|alert| u8::try_from(alert).ok())
+        let Some(alert) = u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
         else {
             return if code == TransportErrorCode::CONNECTION_REFUSED {
                 Self::ByPeer(CloseCode::Busy.into())
@@ -236,9 +217,9 @@ impl Closed {
             alert::UNKNOWN_CA | alert::DECRYPT_ERROR => Self::Refused(Refusal::Authority),
             alert::CERTIFICATE_EXPIRED => Self::Refused(Refusal::Expired),
             alert::UNSUPPORTED_CERTIFICATE | alert::ACCESS_DENIED => Self::Refused(Refusal::Role),
-            alert::BAD_CERTIFICATE
-            | alert::CERTIFICATE_REVOKED
-            | alert::CERTIFICATE_UNKNOWN => Self::Refused(Refusal::Other(text)),
+            alert::BAD_CERTIFICATE | alert::CERTIFICATE_REVOKED | alert::CERTIFICATE_UNKNOWN => {
+                Self::Refused(Refusal::Other(text))
+            }
             alert::NO_APPLICATION_PROTOCOL => Self::Version,
             other => Self::Transport(format!("TLS alert {other} {text}").trim_end().to_owned()),
         }

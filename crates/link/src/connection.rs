@@ -101,11 +101,7 @@ pub enum Opened {
 
 impl Connection {
     pub(crate) fn new(core: Arc<Core>, facts: Facts) -> Self {
-        Self(Arc::new(Inner {
-            core,
-            facts,
-            arriving: Mutex::new(None),
-        }))
+        Self(Arc::new(Inner { core, facts, arriving: Mutex::new(None) }))
     }
 
     /// Who is at the other end.
@@ -159,11 +155,7 @@ impl Connection {
                 Ok(Some(1)) => match Tag::from_byte(tag[0]) {
                     Some(Tag::Stream) => return Ok(Opened::Stream(sender, receiver)),
                     Some(Tag::Renewal) => {
-                        return Ok(Opened::Renewal(RenewalRequest::new(
-                            sender,
-                            receiver,
-                            self.clone(),
-                        )));
+                        return Ok(Opened::Renewal(RenewalRequest::new(sender, receiver, self.clone())));
                     }
                     Some(Tag::Hello | Tag::Join) | None => {
                         sender.reset(StreamCode::Refused);
@@ -216,10 +208,7 @@ impl Connection {
     /// Bytes on the wire so far.
     pub fn traffic(&self) -> Traffic {
         let stats = self.0.core.quic.stats();
-        Traffic {
-            sent: stats.udp_tx.bytes,
-            received: stats.udp_rx.bytes,
-        }
+        Traffic { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
     }
 
     /// The current estimate of a round trip.
@@ -234,11 +223,7 @@ impl Connection {
 
 /// Opens a stream for this purpose and lets the other end know.
 pub(crate) async fn open(core: &Arc<Core>, tag: Tag) -> Result<(Sender, Receiver), Closed> {
-    let (sender, receiver) = core
-        .quic
-        .open_bi()
-        .await
-        .map_err(|error| core.closed_by(error))?;
+    let (sender, receiver) = core.quic.open_bi().await.map_err(|error| core.closed_by(error))?;
     let mut sender = Sender::new(sender, core.clone(), &[tag.to_byte()]);
     let receiver = Receiver::new(receiver, core.clone(), 0);
     match sender.flush().await {

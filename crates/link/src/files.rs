@@ -16,17 +16,11 @@ pub(crate) enum FileError {
     #[error("{path}: {source}", path = .path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{path}: expected a {expected} in PEM", path = .path.display())]
-    Content {
-        path: PathBuf,
-        expected: &'static str,
-    },
+    Content { path: PathBuf, expected: &'static str },
 }
 
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> FileError + '_ {
-    |source| FileError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    |source| FileError::Io { path: path.to_owned(), source }
 }
 
 /// Makes a directory that only its owner can enter, and those above it.
@@ -66,28 +60,15 @@ pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), FileError>
 /// Makes renames in a directory durable, where the system knows how.
 pub(crate) fn sync_directory(path: &Path) -> Result<(), FileError> {
     if cfg!(unix) {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
-        File::open(path)
-            .and_then(|directory| directory.sync_all())
-            .map_err(io_error(path))?;
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error(path))?;
     }
     Ok(())
 }
 
 /// The sections of a PEM file that carry this tag, in order; at least one.
-pub(crate) fn read_pem(
-    path: &Path,
-    tag: &str,
-    expected: &'static str,
-) -> Result<Vec<Vec<u8>>, FileError> {
-    let content = || FileError::Content {
-        path: path.to_owned(),
-        expected,
-    };
+pub(crate) fn read_pem(path: &Path, tag: &str, expected: &'static str) -> Result<Vec<Vec<u8>>, FileError> {
+    let content = || FileError::Content { path: path.to_owned(), expected };
     let length = fs::metadata(path).map_err(io_error(path))?.len();
     if length > MAX_FILE {
         return Err(content());
@@ -107,10 +88,7 @@ pub(crate) fn read_pem(
 
 /// One section per DER, with this tag.
 pub(crate) fn to_pem(tag: &str, sections: &[&[u8]]) -> String {
-    sections
-        .iter()
-        .map(|der| pem::encode(&Pem::new(tag, *der)))
-        .collect()
+    sections.iter().map(|der| pem::encode(&Pem::new(tag, *der))).collect()
 }
 
 /// Warns about a secret that others on this machine can read.

@@ -72,10 +72,8 @@ pub fn encode<T: Serialize + ?Sized>(message: &T, limit: usize) -> Result<Vec<u8
 /// When it is something else, or bytes are left.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     let length = body.len();
-    let (message, rest) = postcard::take_from_bytes(body).map_err(|error| FrameError::Content {
-        length,
-        reason: error.to_string(),
-    })?;
+    let (message, rest) = postcard::take_from_bytes(body)
+        .map_err(|error| FrameError::Content { length, reason: error.to_string() })?;
     match rest.len() {
         0 => Ok(message),
         trailing => Err(FrameError::Trailing { length, trailing }),
@@ -118,11 +116,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`wants`](Self::wants).
-    pub fn push(
-        &mut self,
-        input: &[u8],
-        limit: usize,
-    ) -> Result<(usize, Option<Vec<u8>>), FrameError> {
+    pub fn push(&mut self, input: &[u8], limit: usize) -> Result<(usize, Option<Vec<u8>>), FrameError> {
         let from_header = input.len().min(HEADER - self.header_bytes);
         let (head, tail) = input.split_at(from_header);
         self.header[self.header_bytes..self.header_bytes + from_header].copy_from_slice(head);
@@ -167,13 +161,7 @@ mod tests {
     fn a_length_over_the_limit_allocates_nothing() {
         let mut decoder = Decoder::new();
         let error = decoder.push(&u32::MAX.to_le_bytes(), 1 << 20);
-        assert_eq!(
-            error,
-            Err(FrameError::TooLong {
-                found: u32::MAX as usize,
-                limit: 1 << 20
-            })
-        );
+        assert_eq!(error, Err(FrameError::TooLong { found: u32::MAX as usize, limit: 1 << 20 }));
         assert_eq!(decoder.body.capacity(), 0);
         // And it stays refused.
         assert!(decoder.wants(1 << 20).is_err());
@@ -193,25 +181,13 @@ mod tests {
     #[test]
     fn senders_have_a_limit_too() {
         assert!(encode(&[0u8; 5], 5).is_ok());
-        assert_eq!(
-            encode(&[0u8; 6], 5),
-            Err(FrameError::TooLong { found: 6, limit: 5 })
-        );
+        assert_eq!(encode(&[0u8; 6], 5), Err(FrameError::TooLong { found: 6, limit: 5 }));
     }
 
     #[test]
     fn trailing_bytes_are_refused() {
-        assert_eq!(
-            decode::<u8>(&[1, 2, 3]),
-            Err(FrameError::Trailing {
-                length: 3,
-                trailing: 2
-            })
-        );
-        assert!(matches!(
-            decode::<String>(&[9]),
-            Err(FrameError::Content { length: 1, .. })
-        ));
+        assert_eq!(decode::<u8>(&[1, 2, 3]), Err(FrameError::Trailing { length: 3, trailing: 2 }));
+        assert!(matches!(decode::<String>(&[9]), Err(FrameError::Content { length: 1, .. })));
     }
 
     type Message = (String, Vec<u32>, Option<i64>);

@@ -40,9 +40,7 @@ impl Tag {
     }
 
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Stream, Self::Hello, Self::Join, Self::Renewal]
-            .into_iter()
-            .find(|tag| tag.to_byte() == byte)
+        [Self::Stream, Self::Hello, Self::Join, Self::Renewal].into_iter().find(|tag| tag.to_byte() == byte)
     }
 }
 

@@ -16,14 +16,8 @@ pub(crate) const ALPHABET: &str = "0123456789abcdefghjkmnpqrstvwxyz";
 pub(crate) static BASE32: LazyLock<Option<Encoding>> = LazyLock::new(|| {
     let mut specification = Specification::new();
     specification.symbols.push_str(ALPHABET);
-    specification
-        .translate
-        .from
-        .push_str("ABCDEFGHJKMNPQRSTVWXYZiIlLoO");
-    specification
-        .translate
-        .to
-        .push_str("abcdefghjkmnpqrstvwxyz111100");
+    specification.translate.from.push_str("ABCDEFGHJKMNPQRSTVWXYZiIlLoO");
+    specification.translate.to.push_str("abcdefghjkmnpqrstvwxyz111100");
     specification.encoding().ok()
 });
 
@@ -47,10 +41,7 @@ pub enum IdError {
 }
 
 fn encode(bytes: &[u8]) -> String {
-    BASE32
-        .as_ref()
-        .map(|encoding| encoding.encode(bytes))
-        .unwrap_or_default()
+    BASE32.as_ref().map(|encoding| encoding.encode(bytes)).unwrap_or_default()
 }
 
 fn decode<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
@@ -64,9 +55,7 @@ fn decode<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
         .as_ref()
         .and_then(|encoding| encoding.decode(plain.as_bytes()).ok())
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| IdError::Malformed {
-            text: text.to_owned(),
-        })
+        .ok_or_else(|| IdError::Malformed { text: text.to_owned() })
 }
 
 /// Eight characters in two groups: forty bits, enough for two people to compare.
@@ -129,9 +118,7 @@ macro_rules! id {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 if deserializer.is_human_readable() {
-                    String::deserialize(deserializer)?
-                        .parse()
-                        .map_err(serde::de::Error::custom)
+                    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
                 } else {
                     <[u8; $length]>::deserialize(deserializer).map(Self)
                 }
@@ -185,17 +172,8 @@ mod tests {
     fn what_people_write_for_one_and_zero_is_understood() {
         let id = PeerId::from_bytes([0; 16]);
         assert_eq!("O".repeat(26).parse(), Ok(id));
-        assert!(matches!(
-            "0".repeat(25).parse::<PeerId>(),
-            Err(IdError::Length {
-                found: 25,
-                expected: 26
-            })
-        ));
-        assert!(matches!(
-            "u".repeat(26).parse::<PeerId>(),
-            Err(IdError::Malformed { .. })
-        ));
+        assert!(matches!("0".repeat(25).parse::<PeerId>(), Err(IdError::Length { found: 25, expected: 26 })));
+        assert!(matches!("u".repeat(26).parse::<PeerId>(), Err(IdError::Malformed { .. })));
     }
 
     proptest! {

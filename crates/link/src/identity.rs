@@ -73,18 +73,12 @@ impl Identity {
         let directory = directory.as_ref();
         let path = directory.join(CHAIN_FILE);
         if !path.exists() {
-            return Err(IdentityError::Missing {
-                directory: directory.to_owned(),
-            });
+            return Err(IdentityError::Missing { directory: directory.to_owned() });
         }
         let key = read_key(&directory.join(KEY_FILE))?;
         let mut chain = files::read_pem(&path, CERTIFICATE, "certificate")?.into_iter();
         let (Some(certificate), Some(authority)) = (chain.next(), chain.next()) else {
-            return Err(FileError::Content {
-                path,
-                expected: "certificate and its authority's",
-            }
-            .into());
+            return Err(FileError::Content { path, expected: "certificate and its authority's" }.into());
         };
         Self::assemble(directory, &key, &certificate, &authority)
             .map_err(|error| IdentityError::Certificate { path, error })
@@ -122,10 +116,8 @@ impl Identity {
         if path.exists() {
             return Ok(read_key(&path)?);
         }
-        let key = certificate::new_key().map_err(|error| IdentityError::Certificate {
-            path: path.clone(),
-            error,
-        })?;
+        let key = certificate::new_key()
+            .map_err(|error| IdentityError::Certificate { path: path.clone(), error })?;
         files::write_private(&path, &key.serialize_pem())?;
         Ok(key)
     }
@@ -138,12 +130,8 @@ impl Identity {
         authority: &[u8],
     ) -> Result<Self, IdentityError> {
         let path = directory.join(CHAIN_FILE);
-        let identity = Self::assemble(directory, key, certificate, authority).map_err(|error| {
-            IdentityError::Certificate {
-                path: path.clone(),
-                error,
-            }
-        })?;
+        let identity = Self::assemble(directory, key, certificate, authority)
+            .map_err(|error| IdentityError::Certificate { path: path.clone(), error })?;
         files::write_private(&path, &files::to_pem(CERTIFICATE, &[certificate, authority]))?;
         Ok(identity)
     }
@@ -151,12 +139,7 @@ impl Identity {
     /// The same key with a new certificate of the same authority, stored.
     pub(crate) fn renewed(&self, certificate: &[u8]) -> Result<Self, IdentityError> {
         let key = read_key(&self.0.directory.join(KEY_FILE))?;
-        Self::store(
-            &self.0.directory,
-            &key,
-            certificate,
-            &self.0.authority_certificate,
-        )
+        Self::store(&self.0.directory, &key, certificate, &self.0.authority_certificate)
     }
 
     /// One's own id.
@@ -187,9 +170,7 @@ impl Identity {
     /// The moment from which [`renewal_due`](Self::renewal_due) holds.
     pub fn renew_at(&self) -> SystemTime {
         let expires = self.0.peer.expires;
-        let life = expires
-            .duration_since(self.0.not_before)
-            .unwrap_or_default();
+        let life = expires.duration_since(self.0.not_before).unwrap_or_default();
         expires.checked_sub(life / 3).unwrap_or(expires)
     }
 
@@ -203,10 +184,7 @@ impl Identity {
     }
 
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
-        vec![
-            self.0.certificate.clone().into(),
-            self.0.authority_certificate.clone().into(),
-        ]
+        vec![self.0.certificate.clone().into(), self.0.authority_certificate.clone().into()]
     }
 
     pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
@@ -239,9 +217,7 @@ mod tests {
     fn is_due_when_a_third_is_left() {
         let place = tempfile::tempdir().expect("a directory");
         let authority = Authority::open_or_create(place.path().join("a"), now()).expect("made");
-        let node = authority
-            .issue_to(place.path().join("n"), Role::Node, "n", now())
-            .expect("issued");
+        let node = authority.issue_to(place.path().join("n"), Role::Node, "n", now()).expect("issued");
         let day = Duration::from_secs(86_400);
         assert!(!node.renewal_due(now()));
         assert!(!node.renewal_due(now() + 19 * day));
@@ -253,24 +229,16 @@ mod tests {
     #[test]
     fn loading_names_what_is_missing_or_foreign() {
         let place = tempfile::tempdir().expect("a directory");
-        assert!(matches!(
-            Identity::load(place.path()),
-            Err(IdentityError::Missing { .. })
-        ));
+        assert!(matches!(Identity::load(place.path()), Err(IdentityError::Missing { .. })));
         let authority = Authority::open_or_create(place.path().join("a"), now()).expect("made");
         let (one, two) = (place.path().join("one"), place.path().join("two"));
         for directory in [&one, &two] {
-            authority
-                .issue_to(directory, Role::Node, "n", now())
-                .expect("issued");
+            authority.issue_to(directory, Role::Node, "n", now()).expect("issued");
         }
         fs::copy(one.join(CHAIN_FILE), two.join(CHAIN_FILE)).expect("copied");
         assert!(matches!(
             Identity::load(&two),
-            Err(IdentityError::Certificate {
-                error: CertificateError::Key { .. },
-                ..
-            })
+            Err(IdentityError::Certificate { error: CertificateError::Key { .. }, .. })
         ));
     }
 
@@ -278,9 +246,7 @@ mod tests {
     fn debug_does_not_show_the_key() {
         let place = tempfile::tempdir().expect("a directory");
         let authority = Authority::open_or_create(place.path().join("a"), now()).expect("made");
-        let node = authority
-            .issue_to(place.path().join("n"), Role::Node, "n", now())
-            .expect("issued");
+        let node = authority.issue_to(place.path().join("n"), Role::Node, "n", now()).expect("issued");
         let shown = format!("{node:?}{authority:?}");
         assert!(!shown.contains("key"), "{shown}");
     }

@@ -38,10 +38,7 @@ pub(crate) struct JoinHello {
 /// What it is told.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Certificate {
-        certificate: Vec<u8>,
-        authority: Vec<u8>,
-    },
+    Certificate { certificate: Vec<u8>, authority: Vec<u8> },
     Rejected(Rejection),
 }
 
@@ -111,11 +108,7 @@ pub enum JoinError {
 ///
 /// # Errors
 /// See [`JoinError`].
-pub async fn join(
-    token: &Token,
-    name: &str,
-    directory: impl AsRef<Path>,
-) -> Result<Identity, JoinError> {
+pub async fn join(token: &Token, name: &str, directory: impl AsRef<Path>) -> Result<Identity, JoinError> {
     let client = Client::default();
     let joined = client.join(token, name, directory).await;
     client.close(CloseCode::Finished).await;
@@ -136,23 +129,15 @@ pub(crate) async fn run(
     let found = client.race(token.addresses(), &pin, None).await?;
     let core = found.core;
     let exchange = async {
-        let (mut sender, mut receiver) = connection::open(&core, Tag::Join)
-            .await
-            .map_err(JoinError::Interrupted)?;
-        let hello = JoinHello {
-            secret: token.secret().clone(),
-            name: name.to_owned(),
-            request,
-        };
+        let (mut sender, mut receiver) =
+            connection::open(&core, Tag::Join).await.map_err(JoinError::Interrupted)?;
+        let hello = JoinHello { secret: token.secret().clone(), name: name.to_owned(), request };
         sender.send(&hello).await.map_err(sending)?;
         sender.finish().await.map_err(sending)?;
-        receiver
-            .expect::<Answer>(MAX_GREETING)
-            .await
-            .map_err(|error| match error {
-                RecvError::Closed(closed) => JoinError::Interrupted(closed),
-                other => JoinError::Answer(other.to_string()),
-            })
+        receiver.expect::<Answer>(MAX_GREETING).await.map_err(|error| match error {
+            RecvError::Closed(closed) => JoinError::Interrupted(closed),
+            other => JoinError::Answer(other.to_string()),
+        })
     };
     // The coordinator writes the spent secret to disk before it answers.
     let patience = client.limits().greeting_timeout;
@@ -163,10 +148,7 @@ pub(crate) async fn run(
     core.close(CloseCode::Finished.into());
     match answer {
         Answer::Rejected(rejection) => Err(rejection.into()),
-        Answer::Certificate {
-            certificate,
-            authority,
-        } => {
+        Answer::Certificate { certificate, authority } => {
             let shown = certificate::public_key(&authority).map_err(unusable)?;
             let found = AuthorityId::of_public_key(&shown);
             if found != token.authority() {
@@ -236,14 +218,7 @@ impl JoinRequest {
             Ok(hello) => match check(&hello) {
                 Ok(key) => {
                     let peer_id = PeerId::of_public_key(&key.subject_public_key_info());
-                    return Some(Self {
-                        core,
-                        sender,
-                        hello,
-                        key,
-                        peer_id,
-                        _place: place,
-                    });
+                    return Some(Self { core, sender, hello, key, peer_id, _place: place });
                 }
                 Err(rejection) => rejection,
             },
@@ -289,10 +264,7 @@ impl JoinRequest {
     ) -> Result<PeerId, AnswerError> {
         check_name(name)?;
         let certificate = authority.sign(&self.key, Role::Node, name, now)?;
-        let message = Answer::Certificate {
-            certificate,
-            authority: authority.certificate().to_vec(),
-        };
+        let message = Answer::Certificate { certificate, authority: authority.certificate().to_vec() };
         answer(&self.core, &mut self.sender, &message).await?;
         Ok(self.peer_id)
     }
@@ -308,8 +280,7 @@ impl JoinRequest {
 
 fn check(hello: &JoinHello) -> Result<rcgen::PublicKey, Rejection> {
     check_name(&hello.name).map_err(|error| Rejection::Name(error.to_string()))?;
-    certificate::requested_key(hello.request.clone())
-        .map_err(|error| Rejection::Malformed(error.to_string()))
+    certificate::requested_key(hello.request.clone()).map_err(|error| Rejection::Malformed(error.to_string()))
 }
 
 /// Sends the one answer of an exchange and waits until it has arrived.
@@ -321,7 +292,9 @@ async fn answer(core: &Core, sender: &mut Sender, message: &Answer) -> Result<()
     match timeout(LINGER, told).await {
         // The newcomer closes once it has read the answer, which may overtake its last
         // acknowledgement.
-        Ok(Ok(()) | Err(SendError::Closed(Closed::ByPeer(Reason { code: CloseCode::Finished, .. })))) => Ok(()),
+        Ok(Ok(()) | Err(SendError::Closed(Closed::ByPeer(Reason { code: CloseCode::Finished, .. })))) => {
+            Ok(())
+        }
         Ok(Err(error)) => Err(error.into()),
         Err(_elapsed) => {
             core.close(Reason::new(CloseCode::Protocol, "the answer was not taken in"));

@@ -147,9 +147,7 @@ impl Limits {
     pub(crate) fn apply(&self, config: &mut quinn::ServerConfig) {
         let mut transport = self.transport();
         // A client gets the rest once it has shown who it is.
-        transport
-            .max_concurrent_bidi_streams(GREETING_STREAMS.into())
-            .receive_window(GREETING_WINDOW.into());
+        transport.max_concurrent_bidi_streams(GREETING_STREAMS.into()).receive_window(GREETING_WINDOW.into());
         // Every connection proves its address by a retry: no tokens that spare it the next time.
         let mut validation = quinn::ValidationTokenConfig::default();
         validation.sent(0);

@@ -17,7 +17,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::join::Rejection;
 use crate::limits::MAX_GREETING;
 use crate::stream::{Receiver, RecvError, SendError, Sender};
-use crate::{Authority, AnswerError};
+use crate::{AnswerError, Authority};
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
@@ -49,22 +49,16 @@ pub enum RenewError {
 /// # Errors
 /// See [`RenewError`].
 pub async fn renew(connection: &Connection, identity: &Identity) -> Result<Identity, RenewError> {
-    let (mut sender, mut receiver) = connection
-        .open(Tag::Renewal)
-        .await
-        .map_err(RenewError::Interrupted)?;
+    let (mut sender, mut receiver) = connection.open(Tag::Renewal).await.map_err(RenewError::Interrupted)?;
     match sender.finish().await {
         Err(SendError::Closed(closed)) => return Err(RenewError::Interrupted(closed)),
         // A refusal shows in the answer.
         Ok(()) | Err(_) => {}
     }
-    let answer = receiver
-        .expect::<Answer>(MAX_GREETING)
-        .await
-        .map_err(|error| match error {
-            RecvError::Closed(closed) => RenewError::Interrupted(closed),
-            other => RenewError::Answer(other.to_string()),
-        })?;
+    let answer = receiver.expect::<Answer>(MAX_GREETING).await.map_err(|error| match error {
+        RecvError::Closed(closed) => RenewError::Interrupted(closed),
+        other => RenewError::Answer(other.to_string()),
+    })?;
     match answer {
         Answer::Certificate(certificate) => Ok(identity.renewed(&certificate)?),
         Answer::Rejected(rejection) => Err(rejection.into()),
@@ -80,11 +74,7 @@ pub struct RenewalRequest {
 
 impl RenewalRequest {
     pub(crate) fn new(sender: Sender, receiver: Receiver, connection: Connection) -> Self {
-        Self {
-            sender,
-            _receiver: receiver,
-            connection,
-        }
+        Self { sender, _receiver: receiver, connection }
     }
 
     /// Who asks.
@@ -120,8 +110,6 @@ impl RenewalRequest {
 
 impl fmt::Debug for RenewalRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RenewalRequest")
-            .field("peer", self.peer())
-            .finish_non_exhaustive()
+        f.debug_struct("RenewalRequest").field("peer", self.peer()).finish_non_exhaustive()
     }
 }

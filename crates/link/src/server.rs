@@ -5,10 +5,11 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::certificate::{Facts, Role};
 use crate::close::{CloseCode, Reason};
@@ -18,6 +19,9 @@ use crate::join::JoinRequest;
 use crate::limits::{LINGER, Limits, MAX_GREETING};
 use crate::stream::{Receiver, Sender};
 use crate::{Identity, PeerId, tls};
+
+/// How long a closing server waits for its socket to be let go of.
+const FREED: Duration = Duration::from_millis(500);
 
 /// Who came.
 #[derive(Debug)]
@@ -69,6 +73,7 @@ pub enum ServeError {
 pub struct Server {
     endpoint: quinn::Endpoint,
     address: SocketAddr,
+    socket: Weak<dyn quinn::AsyncUdpSocket>,
     arrived: tokio::sync::Mutex<mpsc::Receiver<Incoming>>,
     shared: Arc<Shared>,
 }
@@ -85,23 +90,23 @@ impl Server {
     /// # Errors
     /// When the address cannot be used or the identity is not a coordinator's.
     // Not `async` for waiting: the socket needs the runtime it is polled in.
-    pub async fn bind(
-        address: SocketAddr,
-        identity: &Identity,
-        limits: Limits,
-    ) -> Result<Self, ServeError> {
+    pub async fn bind(address: SocketAddr, identity: &Identity, limits: Limits) -> Result<Self, ServeError> {
         let config = configuration(identity, &limits)?;
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => ServeError::AddressInUse { address },
             io::ErrorKind::AddrNotAvailable => ServeError::AddressNotHere { address },
             _ => ServeError::Socket { address, error },
         };
-        let socket = UdpSocket::bind(address).map_err(failed)?;
-        let endpoint = quinn::Endpoint::new(
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let socket = UdpSocket::bind(address)
+            .and_then(|socket| quinn::Runtime::wrap_udp_socket(&*runtime, socket))
+            .map_err(failed)?;
+        let freed = Arc::downgrade(&socket);
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
             quinn::EndpointConfig::default(),
             Some(config),
             socket,
-            Arc::new(quinn::TokioRuntime),
+            runtime,
         )
         .map_err(failed)?;
         let address = endpoint.local_addr().map_err(failed)?;
@@ -112,12 +117,7 @@ impl Server {
         });
         let (arrivals, arrived) = mpsc::channel(shared.limits.backlog.max(1));
         tokio::spawn(open_door(endpoint.clone(), shared.clone(), arrivals));
-        Ok(Self {
-            endpoint,
-            address,
-            arrived: tokio::sync::Mutex::new(arrived),
-            shared,
-        })
+        Ok(Self { endpoint, address, socket: freed, arrived: tokio::sync::Mutex::new(arrived), shared })
     }
 
     /// The address served, with the port that the system chose if none was given.
@@ -156,14 +156,23 @@ impl Server {
         self.endpoint.open_connections()
     }
 
-    /// Closes every connection, tells the other ends why, frees the address, and waits a moment
-    /// for the news to go out.
+    /// Closes every connection, tells the other ends why, and waits a moment for the news to go
+    /// out. Afterwards the address is free, unless somebody still holds a connection or a stream.
     pub async fn close(self, reason: impl Into<Reason>) {
         let reason = reason.into();
-        self.endpoint
-            .close(reason.code.to_u32().into(), reason.text.as_bytes());
+        self.endpoint.close(reason.code.to_u32().into(), reason.text.as_bytes());
         // Silence is an answer too: the other ends will time out.
         let _ = timeout(LINGER, self.endpoint.wait_idle()).await;
+        let socket = self.socket.clone();
+        drop(self);
+        // The background tasks of the QUIC library let go of the socket when they are next
+        // polled, and cannot be waited for.
+        let freed = async {
+            while socket.strong_count() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(FREED, freed).await;
     }
 }
 
@@ -176,9 +185,7 @@ impl Drop for Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -192,11 +199,7 @@ fn configuration(identity: &Identity, limits: &Limits) -> Result<quinn::ServerCo
     Ok(config)
 }
 
-async fn open_door(
-    endpoint: quinn::Endpoint,
-    shared: Arc<Shared>,
-    arrivals: mpsc::Sender<Incoming>,
-) {
+async fn open_door(endpoint: quinn::Endpoint, shared: Arc<Shared>, arrivals: mpsc::Sender<Incoming>) {
     while let Some(incoming) = endpoint.accept().await {
         if !incoming.remote_address_validated() {
             // No state is kept for an address that may be forged.
@@ -276,10 +279,7 @@ async fn receive(
             Some((Incoming::Joining(request), None))
         }
         (_, None) => {
-            refuse(
-                CloseCode::Unauthenticated,
-                "a client without a certificate can only join",
-            );
+            refuse(CloseCode::Unauthenticated, "a client without a certificate can only join");
             None
         }
         (_, Some(_)) => {
@@ -298,17 +298,12 @@ async fn welcome(
 ) -> Option<Connection> {
     let you = facts.peer.id;
     if !shared.members.admit(core, you) {
-        core.close(Reason::new(
-            CloseCode::Revoked,
-            "this member was removed from the federation",
-        ));
+        core.close(Reason::new(CloseCode::Revoked, "this member was removed from the federation"));
         return None;
     }
     // Until here the client had room for one stream and a few kilobytes.
-    core.quic()
-        .set_max_concurrent_bi_streams(shared.limits.max_streams.into());
-    core.quic()
-        .set_receive_window(shared.limits.connection_window.into());
+    core.quic().set_max_concurrent_bi_streams(shared.limits.max_streams.into());
+    core.quic().set_receive_window(shared.limits.connection_window.into());
     sender.send(&Welcome { you }).await.ok()?;
     sender.finish().await.ok()?;
     // A client that found the coordinator at two addresses leaves one connection here.
@@ -356,28 +351,19 @@ impl Members {
         state.next += 1;
         state.live.insert(key, Arc::downgrade(core));
         drop(state);
-        core.register(Registration {
-            members: Arc::downgrade(self),
-            key,
-        });
+        core.register(Registration { members: Arc::downgrade(self), key });
         true
     }
 
     fn revoke(&self, id: PeerId) {
         let mut state = self.lock();
         state.revoked.insert(id);
-        let found: Vec<_> = state
-            .live
-            .range((id, 0)..=(id, u64::MAX))
-            .filter_map(|(_, core)| core.upgrade())
-            .collect();
+        let found: Vec<_> =
+            state.live.range((id, 0)..=(id, u64::MAX)).filter_map(|(_, core)| core.upgrade()).collect();
         // Dropping the last handle of a connection takes the lock.
         drop(state);
         for core in found {
-            core.close(Reason::new(
-                CloseCode::Revoked,
-                "this member was removed from the federation",
-            ));
+            core.close(Reason::new(CloseCode::Revoked, "this member was removed from the federation"));
         }
     }
 }

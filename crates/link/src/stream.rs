@@ -72,14 +72,7 @@ pub struct Sender {
 impl Sender {
     /// `first` goes out before anything else.
     pub(crate) fn new(stream: quinn::SendStream, core: Arc<Core>, first: &[u8]) -> Self {
-        Self {
-            stream,
-            core,
-            pending: first.to_vec(),
-            written: 0,
-            bytes: 0,
-            finished: false,
-        }
+        Self { stream, core, pending: first.to_vec(), written: 0, bytes: 0, finished: false }
     }
 
     /// Sends one message. The limit is [`Limits::max_frame`](crate::Limits::max_frame).
@@ -140,9 +133,7 @@ impl Sender {
         match self.stream.stopped().await {
             Ok(None) => Ok(()),
             Ok(Some(code)) => Err(SendError::Stopped(StreamCode::from_quic(code))),
-            Err(StoppedError::ConnectionLost(error)) => {
-                Err(SendError::Closed(self.core.closed_by(error)))
-            }
+            Err(StoppedError::ConnectionLost(error)) => Err(SendError::Closed(self.core.closed_by(error))),
             Err(StoppedError::ZeroRttRejected) => Err(SendError::Finished),
         }
     }
@@ -180,12 +171,8 @@ impl Sender {
                 Ok(written)
             }
             Err(WriteError::Stopped(code)) => Err(SendError::Stopped(StreamCode::from_quic(code))),
-            Err(WriteError::ConnectionLost(error)) => {
-                Err(SendError::Closed(self.core.closed_by(error)))
-            }
-            Err(WriteError::ClosedStream | WriteError::ZeroRttRejected) => {
-                Err(SendError::Finished)
-            }
+            Err(WriteError::ConnectionLost(error)) => Err(SendError::Closed(self.core.closed_by(error))),
+            Err(WriteError::ClosedStream | WriteError::ZeroRttRejected) => Err(SendError::Finished),
         }
     }
 }
@@ -199,9 +186,7 @@ impl Drop for Sender {
     fn drop(&mut self) {
         if !self.finished {
             // Fails only on a stream that is closed already.
-            let _ = self
-                .stream
-                .reset(VarInt::from_u32(StreamCode::Abandoned.to_u32()));
+            let _ = self.stream.reset(VarInt::from_u32(StreamCode::Abandoned.to_u32()));
         }
     }
 }
@@ -225,12 +210,7 @@ pub struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(stream: quinn::RecvStream, core: Arc<Core>, bytes: u64) -> Self {
-        Self {
-            stream,
-            core,
-            decoder: Decoder::new(),
-            bytes,
-        }
+        Self { stream, core, decoder: Decoder::new(), bytes }
     }
 
     /// Receives one message of at most `limit` bytes; `None` at the orderly end of the stream.
@@ -288,11 +268,10 @@ impl Receiver {
                 transfer.absorb(&buffer[..read])?;
                 Ok(read)
             }
-            Ok(None) => Err(BlobError::Incomplete {
-                found: transfer.offset(),
-                expected: transfer.blob().length,
+            Ok(None) => {
+                Err(BlobError::Incomplete { found: transfer.offset(), expected: transfer.blob().length }
+                    .into())
             }
-            .into()),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -329,17 +308,15 @@ impl Receiver {
         match error {
             ReadError::Reset(code) => RecvError::Reset(StreamCode::from_quic(code)),
             ReadError::ConnectionLost(error) => RecvError::Closed(self.core.closed_by(error)),
-            ReadError::ClosedStream
-            | ReadError::IllegalOrderedRead
-            | ReadError::ZeroRttRejected => RecvError::Finished,
+            ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+                RecvError::Finished
+            }
         }
     }
 }
 
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Receiver").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }

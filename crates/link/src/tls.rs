@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError as TlsCertificateError, ClientConfig, DigitallySignedStruct, Error,
-    RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError as TlsCertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 use crate::certificate::{self, Peer, Role};
@@ -46,10 +46,7 @@ fn fingerprint(der: &[u8]) -> Option<AuthorityId> {
 /// Why a client does not believe a server. Kept beside the TLS error, which cannot carry it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Disbelief {
-    Authority {
-        found: Option<AuthorityId>,
-        expected: Option<AuthorityId>,
-    },
+    Authority { found: Option<AuthorityId>, expected: Option<AuthorityId> },
     Role(Role),
     Dates(String),
     Certificate(String),
@@ -75,10 +72,7 @@ impl Coordinator {
 
     /// What came of the handshake, if it came as far as the certificate.
     pub(crate) fn verdict(&self) -> Option<Result<Peer, Disbelief>> {
-        self.verdict
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn judge(
@@ -105,8 +99,8 @@ impl Coordinator {
         roots.add(anchor).map_err(unusable)?;
         let parsed = ParsedCertificate::try_from(leaf).map_err(unusable)?;
         // The authority signs members directly: no certificate in between is believed.
-        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, self.algorithms.all)
-            .map_err(|error| match error {
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, self.algorithms.all).map_err(
+            |error| match error {
                 Error::InvalidCertificate(
                     TlsCertificateError::UnknownIssuer | TlsCertificateError::BadSignature,
                 ) => foreign(),
@@ -116,14 +110,12 @@ impl Coordinator {
                 ) => Disbelief::Dates(dates.to_string()),
                 // A member of the right authority, and not made for serving.
                 Error::InvalidCertificate(
-                    TlsCertificateError::InvalidPurpose
-                    | TlsCertificateError::InvalidPurposeContext { .. },
+                    TlsCertificateError::InvalidPurpose | TlsCertificateError::InvalidPurposeContext { .. },
                 ) => role_of(leaf).map_or_else(unusable_certificate, Disbelief::Role),
                 other => Disbelief::Certificate(other.to_string()),
-            })?;
-        let peer = certificate::read(leaf)
-            .map_err(unusable_certificate)?
-            .peer;
+            },
+        )?;
+        let peer = certificate::read(leaf).map_err(unusable_certificate)?.peer;
         match peer.role {
             Role::Coordinator => Ok(peer),
             other => Err(Disbelief::Role(other)),
@@ -154,9 +146,7 @@ impl ServerCertVerifier for Coordinator {
             Err(Disbelief::Authority { .. }) => Err(TlsCertificateError::UnknownIssuer.into()),
             Err(Disbelief::Dates(_)) => Err(TlsCertificateError::Expired.into()),
             Err(Disbelief::Role(_)) => Err(TlsCertificateError::InvalidPurpose.into()),
-            Err(Disbelief::Certificate(_)) => {
-                Err(TlsCertificateError::ApplicationVerificationFailure.into())
-            }
+            Err(Disbelief::Certificate(_)) => Err(TlsCertificateError::ApplicationVerificationFailure.into()),
         };
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
         answer
@@ -169,9 +159,7 @@ impl ServerCertVerifier for Coordinator {
         _signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         // QUIC has no TLS 1.2.
-        Err(Error::PeerIncompatible(
-            rustls::PeerIncompatible::Tls12NotOffered,
-        ))
+        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
     }
 
     fn verify_tls13_signature(
@@ -208,9 +196,9 @@ pub(crate) fn client(
         .dangerous()
         .with_custom_certificate_verifier(verifier.clone());
     let mut config = match identity {
-        Some(identity) => builder
-            .with_client_auth_cert(identity.chain(), identity.private_key())
-            .map_err(configuration)?,
+        Some(identity) => {
+            builder.with_client_auth_cert(identity.chain(), identity.private_key()).map_err(configuration)?
+        }
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![PROTOCOL.into()];
@@ -227,9 +215,7 @@ pub(crate) fn client(
 /// dates and made for connecting; a client without one is let in as far as the greeting.
 pub(crate) fn server(identity: &Identity) -> Result<quinn::ServerConfig, String> {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(identity.authority_certificate())
-        .map_err(configuration)?;
+    roots.add(identity.authority_certificate()).map_err(configuration)?;
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .allow_unauthenticated()
         .build()

@@ -158,15 +158,8 @@ impl Token {
         expires: SystemTime,
     ) -> Result<Self, TokenError> {
         check_addresses(&addresses)?;
-        let expires = expires
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        Ok(Self {
-            addresses,
-            authority,
-            secret,
-            expires,
-        })
+        let expires = expires.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Ok(Self { addresses, authority, secret, expires })
     }
 
     /// Where the coordinator can be reached, best first.
@@ -186,9 +179,7 @@ impl Token {
 
     /// When the token stops being accepted.
     pub fn expires(&self) -> SystemTime {
-        UNIX_EPOCH
-            .checked_add(Duration::from_secs(self.expires))
-            .unwrap_or(UNIX_EPOCH)
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.expires)).unwrap_or(UNIX_EPOCH)
     }
 
     /// Whether the token may still be used at `now`. The coordinator decides; this spares a node
@@ -229,9 +220,7 @@ impl fmt::Display for Token {
         })
         .map_err(|_unwritable| fmt::Error)?;
         // 16 addresses of 253 characters and the rest are far below 65,535.
-        let length = u16::try_from(payload.len())
-            .map_err(|_too_long| fmt::Error)?
-            .to_be_bytes();
+        let length = u16::try_from(payload.len()).map_err(|_too_long| fmt::Error)?.to_be_bytes();
         let mut bytes = Vec::with_capacity(HEADER + payload.len() + CHECKSUM);
         bytes.extend_from_slice(&length);
         bytes.push(length_check(length));
@@ -251,10 +240,7 @@ impl FromStr for Token {
     fn from_str(text: &str) -> Result<Self, TokenError> {
         // Long before a person would type it, and before anything of that size is copied.
         if text.len() > MAX_TOKEN {
-            return Err(TokenError::TooLong {
-                found: text.len(),
-                expected: MAX_TOKEN,
-            });
+            return Err(TokenError::TooLong { found: text.len(), expected: MAX_TOKEN });
         }
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let body = body(&text)?;
@@ -264,20 +250,14 @@ impl FromStr for Token {
             let known = ALPHABET.contains(character.to_ascii_lowercase())
                 || matches!(character, 'i' | 'I' | 'l' | 'L' | 'o' | 'O');
             if !known {
-                return Err(TokenError::Character {
-                    found: character,
-                    position: skipped + index + 1,
-                });
+                return Err(TokenError::Character { found: character, position: skipped + index + 1 });
             }
         }
         let encoding = BASE32.as_ref().ok_or(TokenError::Content)?;
-        let head = body.get(..8).ok_or(TokenError::Truncated {
-            found,
-            expected: skipped + characters(HEADER + CHECKSUM),
-        })?;
-        let head = encoding
-            .decode(head.as_bytes())
-            .map_err(|_symbols| TokenError::Mistyped)?;
+        let head = body
+            .get(..8)
+            .ok_or(TokenError::Truncated { found, expected: skipped + characters(HEADER + CHECKSUM) })?;
+        let head = encoding.decode(head.as_bytes()).map_err(|_symbols| TokenError::Mistyped)?;
         let [high, low, check, ..] = head[..] else {
             return Err(TokenError::Mistyped);
         };
@@ -287,23 +267,13 @@ impl FromStr for Token {
         let length = usize::from(u16::from_be_bytes([high, low]));
         let expected = characters(HEADER + length + CHECKSUM);
         if body.len() < expected {
-            return Err(TokenError::Truncated {
-                found,
-                expected: skipped + expected,
-            });
+            return Err(TokenError::Truncated { found, expected: skipped + expected });
         }
         if body.len() > expected {
-            return Err(TokenError::TooLong {
-                found,
-                expected: skipped + expected,
-            });
+            return Err(TokenError::TooLong { found, expected: skipped + expected });
         }
-        let bytes = encoding
-            .decode(body.as_bytes())
-            .map_err(|_trailing_bits| TokenError::Mistyped)?;
-        let (content, checksum) = bytes
-            .split_last_chunk::<CHECKSUM>()
-            .ok_or(TokenError::Mistyped)?;
+        let bytes = encoding.decode(body.as_bytes()).map_err(|_trailing_bits| TokenError::Mistyped)?;
+        let (content, checksum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(TokenError::Mistyped)?;
         if blake3::hash(content).as_bytes()[..CHECKSUM] != checksum[..] {
             return Err(TokenError::Mistyped);
         }
@@ -327,9 +297,7 @@ fn body(text: &str) -> Result<&str, TokenError> {
     let prefix = text
         .get(..PREFIX.len())
         .filter(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
-        .ok_or_else(|| TokenError::NotAToken {
-            found: text.chars().take(12).collect(),
-        })?;
+        .ok_or_else(|| TokenError::NotAToken { found: text.chars().take(12).collect() })?;
     let rest = &text[prefix.len()..];
     match rest.strip_prefix(VERSION) {
         Some(body) => Ok(body),
@@ -337,9 +305,7 @@ fn body(text: &str) -> Result<&str, TokenError> {
             found: text.len(),
             expected: PREFIX.len() + VERSION.len() + characters(HEADER + CHECKSUM),
         }),
-        None => Err(TokenError::Version {
-            found: rest.chars().take(1).collect(),
-        }),
+        None => Err(TokenError::Version { found: rest.chars().take(1).collect() }),
     }
 }
 
@@ -382,10 +348,7 @@ mod tests {
                 "{length}: {error}"
             );
         }
-        assert!(matches!(
-            format!("{text}0").parse::<Token>(),
-            Err(TokenError::TooLong { .. })
-        ));
+        assert!(matches!(format!("{text}0").parse::<Token>(), Err(TokenError::TooLong { .. })));
     }
 
     #[test]
@@ -399,29 +362,17 @@ mod tests {
         }
         let mut wrong = text;
         wrong.replace_range(20..21, "!");
-        assert_eq!(
-            wrong.parse::<Token>(),
-            Err(TokenError::Character {
-                found: '!',
-                position: 21
-            })
-        );
+        assert_eq!(wrong.parse::<Token>(), Err(TokenError::Character { found: '!', position: 21 }));
     }
 
     #[test]
     fn foreign_text_and_versions_have_names() {
-        assert!(matches!(
-            "hello".parse::<Token>(),
-            Err(TokenError::NotAToken { .. })
-        ));
+        assert!(matches!("hello".parse::<Token>(), Err(TokenError::NotAToken { .. })));
         assert!(matches!(
             "exeunt2abc".parse::<Token>(),
             Err(TokenError::Version { found }) if found == "2"
         ));
-        assert!(matches!(
-            "exeunt1".repeat(2_000).parse::<Token>(),
-            Err(TokenError::TooLong { .. })
-        ));
+        assert!(matches!("exeunt1".repeat(2_000).parse::<Token>(), Err(TokenError::TooLong { .. })));
     }
 
     #[test]
@@ -445,12 +396,7 @@ mod tests {
 
     #[test]
     fn a_token_without_an_address_is_refused() {
-        let made = Token::new(
-            Vec::new(),
-            AuthorityId::from_bytes([0; 32]),
-            Secret::random(),
-            UNIX_EPOCH,
-        );
+        let made = Token::new(Vec::new(), AuthorityId::from_bytes([0; 32]), Secret::random(), UNIX_EPOCH);
         assert_eq!(made, Err(TokenError::Addresses { found: 0 }));
     }
 

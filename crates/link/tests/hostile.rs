@@ -88,11 +88,7 @@ async fn intrude(server: &Server, identity: Option<&Identity>) -> quinn::Connect
     let config = QuicClientConfig::try_from(config).expect("usable");
     let endpoint = quinn::Endpoint::client(loopback()).expect("a socket");
     let connecting = endpoint
-        .connect_with(
-            quinn::ClientConfig::new(Arc::new(config)),
-            server.local_addr(),
-            "exeunt",
-        )
+        .connect_with(quinn::ClientConfig::new(Arc::new(config)), server.local_addr(), "exeunt")
         .expect("connecting");
     within(connecting).await.expect("a handshake")
 }
@@ -108,8 +104,7 @@ fn code(error: &quinn::ConnectionError) -> Option<u64> {
 async fn still_serves(federation: &Federation, server: &Server) {
     let node = federation.node("honest");
     let list = [server.local_addr().into()];
-    let (near, far) =
-        within(async { tokio::join!(connect(&list, &node), expect_peer(server)) }).await;
+    let (near, far) = within(async { tokio::join!(connect(&list, &node), expect_peer(server)) }).await;
     near.expect("connected");
     assert_eq!(far.peer().id, node.id());
 }
@@ -122,9 +117,7 @@ async fn without_a_certificate_only_joining_is_open() {
     for tag in [0u8, 1, 3, 200] {
         let connection = intrude(&server, None).await;
         let (mut send, _recv) = within(connection.open_bi()).await.expect("one stream");
-        within(send.write_all(&[tag, 1, 0, 0, 0, 7]))
-            .await
-            .expect("written");
+        within(send.write_all(&[tag, 1, 0, 0, 0, 7])).await.expect("written");
         let closed = within(connection.closed()).await;
         assert_eq!(code(&closed), Some(5), "{tag}: {closed}");
         assert!(closed.to_string().contains("can only join"), "{closed}");
@@ -175,10 +168,7 @@ async fn a_certificate_of_another_authority_is_refused() {
     };
     let unknown_ca = quinn::TransportErrorCode::crypto(48);
     let decrypt_error = quinn::TransportErrorCode::crypto(51);
-    assert!(
-        close.error_code == unknown_ca || close.error_code == decrypt_error,
-        "{closed}"
-    );
+    assert!(close.error_code == unknown_ca || close.error_code == decrypt_error, "{closed}");
     still_serves(&federation, &server).await;
 }
 
@@ -217,10 +207,7 @@ async fn a_node_cannot_pose_as_the_coordinator() {
     let endpoint = serve_raw(&impostor, PROTOCOL);
     let list = [endpoint.local_addr().expect("bound").into()];
     let error = within(connect(&list, &victim)).await.expect_err("an impostor");
-    assert!(
-        matches!(error, ConnectError::NotCoordinator { found: Role::Node, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ConnectError::NotCoordinator { found: Role::Node, .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -230,16 +217,7 @@ async fn another_protocol_version_is_named() {
     let endpoint = serve_raw(&federation.coordinator, "exeunt/2");
     let list = [endpoint.local_addr().expect("bound").into()];
     let error = within(connect(&list, &node)).await.expect_err("too new");
-    assert!(
-        matches!(
-            error,
-            ConnectError::Version {
-                expected: PROTOCOL,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, ConnectError::Version { expected: PROTOCOL, .. }), "{error:?}");
     assert!(error.to_string().contains("exeunt/1"), "{error}");
 }
 
@@ -251,8 +229,8 @@ async fn a_swapped_authority_does_not_help() {
     let forged = other.member_at("forged", Role::Coordinator, SystemTime::now());
     let path = forged.directory().join("certificates.pem");
     let theirs = fs::read_to_string(&path).expect("stored");
-    let ours = fs::read_to_string(federation.coordinator.directory().join("certificates.pem"))
-        .expect("stored");
+    let ours =
+        fs::read_to_string(federation.coordinator.directory().join("certificates.pem")).expect("stored");
     let mut swapped = pem::parse_many(theirs).expect("PEM");
     swapped[1] = pem::parse_many(ours).expect("PEM").swap_remove(1);
     fs::write(&path, pem::encode_many(&swapped)).expect("written");

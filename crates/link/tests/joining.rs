@@ -4,12 +4,10 @@ mod common;
 
 use std::time::SystemTime;
 
-use common::{
-    DAY, Federation, Secrets, addresses, expect_newcomer, expect_peer, expect_stream, within,
-};
+use common::{DAY, Federation, Secrets, addresses, expect_newcomer, expect_peer, expect_stream, within};
 use exeunt_link::{
-    Client, CloseCode, ConnectError, Identity, IdentityError, JoinError, Opened, Rejection,
-    RenewError, Role, Secret, Server, Token, connect, join, renew,
+    Client, CloseCode, ConnectError, Identity, IdentityError, JoinError, Opened, Rejection, RenewError, Role,
+    Secret, Server, Token, connect, join, renew,
 };
 
 /// Answers join requests until the server closes.
@@ -21,9 +19,7 @@ async fn coordinate(server: &Server, federation: &Federation, secrets: &mut Secr
         match spent {
             Ok(()) => {
                 let id = request.peer_id();
-                let joined = request
-                    .accept(&federation.authority, &name, SystemTime::now())
-                    .await;
+                let joined = request.accept(&federation.authority, &name, SystemTime::now()).await;
                 assert_eq!(joined, Ok(id));
             }
             Err(rejection) => request.reject(rejection).await.expect("told"),
@@ -37,17 +33,10 @@ async fn joins_then_connects() {
     let server = federation.serve().await;
     let mut secrets = Secrets::default();
     // Through text, as a person carries it.
-    let token: Token = federation
-        .token(&server, secrets.make())
-        .to_string()
-        .parse()
-        .expect("a token");
+    let token: Token = federation.token(&server, secrets.make()).to_string().parse().expect("a token");
     let directory = federation.directory("kitchen");
     let (joined, ()) = within(async {
-        tokio::join!(
-            join(&token, "kitchen", &directory),
-            coordinate(&server, &federation, &mut secrets, 1)
-        )
+        tokio::join!(join(&token, "kitchen", &directory), coordinate(&server, &federation, &mut secrets, 1))
     })
     .await;
     let node = joined.expect("joined");
@@ -56,8 +45,7 @@ async fn joins_then_connects() {
     // What is on the disk is what was returned.
     let node = Identity::load(node.directory()).expect("stored");
     let (near, far) =
-        within(async { tokio::join!(connect(token.addresses(), &node), expect_peer(&server)) })
-            .await;
+        within(async { tokio::join!(connect(token.addresses(), &node), expect_peer(&server)) }).await;
     let near = near.expect("connected");
     assert_eq!(near.peer().role, Role::Coordinator);
     assert_eq!(far.peer().role, Role::Node);
@@ -111,17 +99,11 @@ async fn a_token_works_once_and_rejections_have_names() {
     assert_eq!(used.name(), "token_used");
     assert!(used.to_string().contains("used before"));
     assert_eq!(rejected(third), Rejection::TokenUnknown);
-    assert!(matches!(
-        Identity::load(&two),
-        Err(IdentityError::Missing { .. })
-    ));
+    assert!(matches!(Identity::load(&two), Err(IdentityError::Missing { .. })));
 
     // The answer was lost on the way: the same key asks again and is the same member.
     let (again, ()) = within(async {
-        tokio::join!(
-            join(&token, "one", &one),
-            coordinate(&server, &federation, &mut secrets, 1)
-        )
+        tokio::join!(join(&token, "one", &one), coordinate(&server, &federation, &mut secrets, 1))
     })
     .await;
     assert_eq!(again.expect("joined").id(), first.id());
@@ -133,13 +115,8 @@ async fn a_token_of_another_authority_leads_nowhere() {
     let server = federation.serve().await;
     let token = other.token(&server, Secret::random());
     let directory = federation.directory("node");
-    let error = within(join(&token, "node", &directory))
-        .await
-        .expect_err("another authority");
-    let JoinError::Connect(ConnectError::WrongAuthority {
-        found, expected, ..
-    }) = &error
-    else {
+    let error = within(join(&token, "node", &directory)).await.expect_err("another authority");
+    let JoinError::Connect(ConnectError::WrongAuthority { found, expected, .. }) = &error else {
         panic!("expected the wrong authority, found {error:?}");
     };
     assert_eq!(*found, Some(federation.authority.id()));
@@ -148,10 +125,7 @@ async fn a_token_of_another_authority_leads_nowhere() {
     assert!(text.contains("does not come from the authority this node joined"));
     assert!(text.contains(&format!("found {}", federation.authority.id().short())));
     assert!(text.contains(&format!("expected {}", other.authority.id().short())));
-    assert!(matches!(
-        Identity::load(&directory),
-        Err(IdentityError::Missing { .. })
-    ));
+    assert!(matches!(Identity::load(&directory), Err(IdentityError::Missing { .. })));
 }
 
 #[tokio::test]
@@ -175,13 +149,7 @@ async fn a_turned_away_newcomer_hears_of_it() {
         })
     })
     .await;
-    assert!(
-        matches!(
-            joined,
-            Err(JoinError::Interrupted(_) | JoinError::Answer(_))
-        ),
-        "{joined:?}"
-    );
+    assert!(matches!(joined, Err(JoinError::Interrupted(_) | JoinError::Answer(_))), "{joined:?}");
 }
 
 #[tokio::test]
@@ -194,17 +162,13 @@ async fn renews_over_its_connection() {
     let client = Client::default();
     let addresses = addresses(&server);
     let (near, far) =
-        within(async { tokio::join!(client.connect(&addresses, &old), expect_peer(&server)) })
-            .await;
+        within(async { tokio::join!(client.connect(&addresses, &old), expect_peer(&server)) }).await;
     let near = near.expect("connected");
     let answer = async {
         match far.accept().await.expect("connected") {
             Opened::Renewal(request) => {
                 assert_eq!(request.peer().name, "node");
-                request
-                    .accept(&federation.authority, SystemTime::now())
-                    .await
-                    .expect("renewed");
+                request.accept(&federation.authority, SystemTime::now()).await.expect("renewed");
             }
             Opened::Stream(..) => panic!("expected a renewal"),
         }
@@ -214,14 +178,10 @@ async fn renews_over_its_connection() {
     assert_eq!(new.id(), old.id());
     assert_eq!((new.peer().role, new.peer().name.as_str()), (Role::Node, "node"));
     assert!(!new.renewal_due(SystemTime::now()));
-    assert_eq!(
-        Identity::load(new.directory()).expect("stored").peer(),
-        new.peer()
-    );
+    assert_eq!(Identity::load(new.directory()).expect("stored").peer(), new.peer());
 
     let (again, far) =
-        within(async { tokio::join!(client.connect(&addresses, &new), expect_peer(&server)) })
-            .await;
+        within(async { tokio::join!(client.connect(&addresses, &new), expect_peer(&server)) }).await;
     again.expect("connected");
     assert_eq!(far.peer().expires, new.peer().expires);
 }
@@ -232,15 +192,13 @@ async fn a_renewal_can_be_refused() {
     let pair = federation.pair().await;
     let refuse = async {
         match pair.far.accept().await.expect("connected") {
-            Opened::Renewal(request) => request
-                .reject(Rejection::Unavailable("the authority is away".into()))
-                .await
-                .expect("told"),
+            Opened::Renewal(request) => {
+                request.reject(Rejection::Unavailable("the authority is away".into())).await.expect("told")
+            }
             Opened::Stream(..) => panic!("expected a renewal"),
         }
     };
-    let (renewed, ()) =
-        within(async { tokio::join!(renew(&pair.near, &pair.node), refuse) }).await;
+    let (renewed, ()) = within(async { tokio::join!(renew(&pair.near, &pair.node), refuse) }).await;
     let error = renewed.expect_err("refused").to_string();
     assert!(error.contains("the authority is away"), "{error}");
 
@@ -253,9 +211,7 @@ async fn a_renewal_can_be_refused() {
     };
     let wrong_way = async { renew(&pair.far, &federation.coordinator).await };
     let (asked, kept, (_sender, mut receiver)) = within(async {
-        tokio::join!(wrong_way, ordinary, async {
-            pair.near.accept_bi().await.expect("connected")
-        })
+        tokio::join!(wrong_way, ordinary, async { pair.near.accept_bi().await.expect("connected") })
     })
     .await;
     assert!(matches!(asked, Err(RenewError::Answer(_))), "{asked:?}");

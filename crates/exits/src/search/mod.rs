@@ -9,6 +9,8 @@
 mod candidate;
 mod front;
 mod seeds;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 

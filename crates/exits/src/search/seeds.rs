@@ -49,7 +49,8 @@ pub(super) fn sweeps(ground: &Ground, quantiles: &Quantiles) -> Vec<Candidate> {
     }
     let gene = |rule: Option<Rule>, level: u16| rule.map(|rule| Gene { rule, level });
     let uniform = |team: &[Option<Rule>], level: u16| team.iter().map(|rule| gene(*rule, level)).collect();
-    // As many leave everywhere as are right with this probability.
+    // As many leave everywhere as are right to this share: equal precision beats equal fractions, because a late exit
+    // can let more go.
     let sure = |team: &[Option<Rule>], share: f64| -> Vec<Option<Gene>> {
         let level = |exit: usize, rule: Rule| {
             let fraction = quantiles.at(exit, rule).map_or(0.0, |margins| margins.fraction_right(share));
@@ -63,19 +64,18 @@ pub(super) fn sweeps(ground: &Ground, quantiles: &Quantiles) -> Vec<Candidate> {
     let ladder = |points: u16| (1..=points).map(move |i| i * (levels / points).max(1)).filter(move |l| *l <= levels);
     for team in &teams {
         ladder(SWEEP).for_each(|level| push(uniform(team, level)));
-        // From 1/2 towards 1: 1 − 2^(−i/4), with more points where mistakes get rare.
         shares().for_each(|share| push(sure(team, share)));
     }
     let team = &teams[0];
     for last in 0..exits {
-        for share in shares().step_by(2) {
+        for share in shares() {
             let mut exits = sure(team, share);
             exits[last] = gene(team[last], levels);
             push(exits);
         }
     }
     for first in 1..exits {
-        for share in shares().step_by(2) {
+        for share in shares() {
             let mut exits = sure(team, share);
             exits[..first].fill(None);
             push(exits);
@@ -89,8 +89,7 @@ pub(super) fn sweeps(ground: &Ground, quantiles: &Quantiles) -> Vec<Candidate> {
     seeds
 }
 
-/// Shares of right samples to aim at, more of them where mistakes are rare: 1 − 1/(1 + i/4)… down to a few in a
-/// thousand. Computed with division alone, so that every machine has the same.
+/// Shares of right samples to aim at, closer together where mistakes are rare.
 fn shares() -> impl Iterator<Item = f64> {
     const WRONG: [f64; 32] = [
         0.6, 0.55, 0.5, 0.45, 0.4, 0.36, 0.33, 0.3, 0.27, 0.24, 0.21, 0.19, 0.17, 0.15, 0.13, 0.115, 0.1, 0.09,

@@ -1,0 +1,152 @@
+//! A loaded network.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use exeunt_stats::{Digest, Macs};
+
+use crate::cut::{self, CutError, Segment};
+use crate::graph::{self, DataGraph};
+use crate::info::TensorInfo;
+use crate::load::{self, LoadError};
+use crate::taps::{self, Tap};
+use crate::structure;
+
+/// A trained network, as an ONNX file has it. Immutable, and cheap to clone.
+#[derive(Clone)]
+pub struct Network(Arc<Inner>);
+
+struct Inner {
+    hash: Digest,
+    bytes: Arc<[u8]>,
+    graph: DataGraph,
+    taps: Vec<Tap>,
+    /// The step that makes each tap.
+    steps: Vec<usize>,
+    uncounted: Vec<String>,
+}
+
+impl Network {
+    /// Loads the ONNX file at `path`. The file is not written to.
+    ///
+    /// Weights in other files are taken in when these lie beside the model; [`hash`](Self::hash) and
+    /// [`bytes`](Self::bytes) are then those of the self-contained copy.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a network that can be run one sample at a time; the
+    /// message names the file, and the node where there is one.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let bytes = load::read(path)?;
+        load::decode_file(path, bytes)
+            .and_then(|(bytes, model)| Self::new(bytes, model))
+            .map_err(|problem| problem.in_file(path))
+    }
+
+    /// Takes the content of an ONNX file, which must hold its weights.
+    ///
+    /// # Errors
+    /// When that is not a network that can be run one sample at a time.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, LoadError> {
+        let (bytes, model) = load::decode(bytes)?;
+        Self::new(bytes, model)
+    }
+
+    fn new(bytes: Vec<u8>, model: tract_onnx::pb::ModelProto) -> Result<Self, LoadError> {
+        let graph = DataGraph::new(structure::pin(model)?)?;
+        let (steps, taps) = taps::find(&graph).into_iter().unzip();
+        Ok(Self(Arc::new(Inner {
+            hash: Digest::of(&bytes),
+            bytes: bytes.into(),
+            uncounted: graph::uncounted(&graph),
+            graph,
+            taps,
+            steps,
+        })))
+    }
+
+    /// BLAKE3 of [`bytes`](Self::bytes): the network's identity.
+    pub fn hash(&self) -> Digest {
+        self.0.hash
+    }
+
+    /// The self-contained ONNX file.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.0.bytes
+    }
+
+    /// The version of ONNX's operator set.
+    pub fn opset(&self) -> i64 {
+        self.0.graph.opset
+    }
+
+    /// What goes in: one sample.
+    pub fn input(&self) -> &TensorInfo {
+        &self.0.graph.input
+    }
+
+    /// What comes out for one sample. Of several outputs, the first in the file.
+    pub fn output(&self) -> &TensorInfo {
+        &self.0.graph.output
+    }
+
+    /// Every tensor at which the network can be cut, from the input on. Neither the input nor the
+    /// output is among them.
+    pub fn taps(&self) -> &[Tap] {
+        &self.0.taps
+    }
+
+    /// The tap called `name`.
+    pub fn tap(&self, name: &str) -> Option<&Tap> {
+        self.0.taps.iter().find(|tap| tap.name == name)
+    }
+
+    /// Multiply-accumulates for one sample, of convolutions and matrix products.
+    pub fn macs(&self) -> Macs {
+        self.0.graph.macs()
+    }
+
+    /// Operators in this network that do much arithmetic but are counted as none in all MACs, sorted.
+    /// Empty for convolutional networks.
+    pub fn uncounted_ops(&self) -> &[String] {
+        &self.0.uncounted
+    }
+
+    /// Cuts at `taps`, which must be in the order they are reached, into one segment more than there
+    /// are taps. Run in sequence they compute what the network computes.
+    ///
+    /// # Errors
+    /// When a name is no cut point, comes twice, or is out of order.
+    pub fn cut(&self, taps: &[&str]) -> Result<Vec<Segment>, CutError> {
+        let mut cuts: Vec<(usize, TensorInfo)> = Vec::with_capacity(taps.len());
+        for name in taps {
+            let tap = (*name).to_owned();
+            if cuts.iter().any(|(_, cut)| cut.name == tap) {
+                return Err(CutError::Duplicate { tap });
+            }
+            let Some(index) = self.0.taps.iter().position(|known| known.name == tap) else {
+                return Err(cut::refuse(&self.0.graph, &self.0.taps, tap));
+            };
+            let step = self.0.steps[index];
+            match cuts.last() {
+                Some((reached, after)) if *reached > step => {
+                    return Err(CutError::OutOfOrder { tap, after: after.name.clone() });
+                }
+                _ => cuts.push((step, TensorInfo { name: tap, shape: self.0.taps[index].shape.clone() })),
+            }
+        }
+        Ok(cut::segments(&self.0.graph, cuts))
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network")
+            .field("hash", &self.hash())
+            .field("input", self.input())
+            .field("output", self.output())
+            .field("taps", &self.taps().len())
+            .field("macs", &self.macs())
+            .finish_non_exhaustive()
+    }
+}
