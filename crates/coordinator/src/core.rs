@@ -1,18 +1,20 @@
 //! The coordinator without its sockets: the state machine and the store, driven by whoever owns the connections.
 //!
-//! [`Core::handle`] takes what happened, performs everything the machine wants of the store, and returns what must go
-//! out to peers. All contributions that are waiting when it is called are committed in one transaction.
+//! [`Core::handle`] takes note of what happened; [`Core::work`] performs everything the machine wants of the store and
+//! returns what must go out to peers. All contributions that wait when it is called are committed in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use exeunt_exits::{PolicyRequest, RunContext};
+use exeunt_network::Network;
 use exeunt_protocol::coordinator::{
-    Coordinator, Input, Now, Output, PolicyRecord, RunError, RunHistory, SealedQuery, Stored, Ticket,
+    Coordinator, Input, Now, Output, PolicyRecord, RunError, RunHistory, RunOptions, SealedQuery, Stored, Ticket,
 };
-use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Rejection};
+use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Refusal, Rejection};
 use exeunt_protocol::spec::RunFile;
-use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
+use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, Table, packed};
-use exeunt_store::{AuditEntry, ContributionKey, NewContribution, PutOutcome, Seal, Store, StoreError};
+use exeunt_store::{AuditEntry, NewContribution, PutOutcome, Seal, Store, StoreError, Traffic};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{PlanError, RunPlan};
@@ -38,8 +40,9 @@ pub enum Effect {
 
 /// Why the coordinator cannot go on, or a wish was not granted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CoreError {
-    /// The store failed. Nothing that was acknowledged is lost; nothing more can be.
+    /// The store failed. Nothing that was acknowledged is lost; nothing more can be taken.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The run cannot be made.
@@ -62,10 +65,20 @@ pub enum CoreError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunEntry {
     pub(crate) file: RunFile,
-    pub(crate) context: exeunt_exits::RunContext,
-    pub(crate) options: exeunt_protocol::coordinator::RunOptions,
+    pub(crate) context: RunContext,
+    pub(crate) options: RunOptions,
+    pub(crate) number: u64,
     pub(crate) started_ms: u64,
     pub(crate) stopped: bool,
+}
+
+/// A contribution that arrived and waits for its commit.
+#[derive(Debug)]
+struct Staged {
+    node: NodeId,
+    contribution: Contribution,
+    ticket: Ticket,
+    bytes: Vec<u8>,
 }
 
 /// See the [module](self).
@@ -73,6 +86,352 @@ pub(crate) struct RunEntry {
 pub struct Core {
     pub(crate) machine: Coordinator,
     pub(crate) store: Box<dyn Store>,
-    pub(crate) connected: BTreeSet<NodeId>,
-    arriving: BTreeMap<Ticket, Vec<u8>>,
+    pub(crate) entries: BTreeMap<RunId, RunEntry>,
+    connected: BTreeSet<NodeId>,
+    arrived: BTreeMap<Ticket, Vec<u8>>,
+    traffic: BTreeMap<(RunId, QueryId, NodeId), Traffic>,
+}
+
+impl Core {
+    /// Takes up where the store left off.
+    ///
+    /// # Errors
+    /// [`CoreError`] when something in the store cannot be read.
+    pub fn open(store: Box<dyn Store>, now: Now) -> Result<Self, CoreError> {
+        let mut core = Self {
+            machine: Coordinator::new(),
+            store,
+            entries: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            arrived: BTreeMap::new(),
+            traffic: BTreeMap::new(),
+        };
+        for (node, record) in core.store.nodes()? {
+            if !record.revoked {
+                core.machine.handle(now, Input::Enrolled { node, name: record.name });
+            }
+        }
+        for (run, record) in core.store.runs()? {
+            let entry: RunEntry = serde_json::from_slice(&record)
+                .map_err(|error| CoreError::Corrupt { what: format!("run '{run}'"), why: error.to_string() })?;
+            core.restore(now, &run, &entry)?;
+            core.entries.insert(run, entry);
+        }
+        core.work(now)?;
+        Ok(core)
+    }
+
+    fn restore(&mut self, now: Now, run: &RunId, entry: &RunEntry) -> Result<(), CoreError> {
+        let corrupt = |what: String, why: String| CoreError::Corrupt { what, why };
+        let mut history = RunHistory { stopped: entry.stopped, ..RunHistory::default() };
+        for (query, seal) in self.store.seals(run)? {
+            let merged = match &seal.merged {
+                Some(bytes) => {
+                    let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
+                    let cells = packed::decode(bytes, cells)
+                        .map_err(|error| corrupt(format!("the sum of {query} of '{run}'"), error.to_string()))?;
+                    Some(Table::from_cells(cells))
+                }
+                None => None,
+            };
+            let cohort = seal.cohort.iter().map(|(node, ..)| *node).collect();
+            history.seals.push(SealedQuery { query, merged, cohort, declined: seal.declined });
+        }
+        for (version, bytes) in self.store.policies(run)? {
+            let record: PolicyRecord = serde_json::from_slice(&bytes)
+                .map_err(|error| corrupt(format!("policy {} of '{run}'", version.0), error.to_string()))?;
+            history.policies.push(record);
+        }
+        let open = QueryId(u32::try_from(history.seals.len()).unwrap_or(u32::MAX));
+        self.machine.restore_run(now, run.clone(), entry.context.clone(), entry.options.clone(), history)?;
+        let stored = self.store.contributions(run, open)?;
+        let stored = stored.into_iter().map(|(node, meta)| (node, meta.dataset, meta.table)).collect();
+        self.machine.restore_stored(now, run, stored);
+        Ok(())
+    }
+
+    /// Takes note of something that happened. Call [`Core::work`] when nothing else is waiting.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match &input {
+            Input::Connected { node, .. } => {
+                self.connected.insert(*node);
+            }
+            Input::Disconnected { node } | Input::Revoked { node } => {
+                self.connected.remove(node);
+            }
+            _ => {}
+        }
+        self.machine.handle(now, input);
+    }
+
+    /// Takes note of a contribution whose bytes arrived whole, with the right hash.
+    pub fn arrived(&mut self, now: Now, node: NodeId, contribution: Contribution, bytes: Vec<u8>, ticket: Ticket) {
+        if let Err(rejection) = self.check_shape(node, &contribution, &bytes) {
+            self.machine.refuse(&contribution.run, node, ticket, contribution.query, rejection);
+            return;
+        }
+        self.arrived.insert(ticket, bytes);
+        self.machine.handle(now, Input::Arrived { node, contribution, ticket });
+    }
+
+    fn check_shape(&self, node: NodeId, contribution: &Contribution, bytes: &[u8]) -> Result<(), Rejection> {
+        let cells = self.machine.expected_cells(node, &contribution.run, contribution.query)?;
+        packed::decode(bytes, cells).map_err(|error| Rejection::Malformed { what: error.to_string() })?;
+        Ok(())
+    }
+
+    /// Whether a contribution is wanted at all, before its bytes are.
+    ///
+    /// # Errors
+    /// The [`Rejection`] to answer with.
+    pub fn wanted(&self, node: NodeId, contribution: &Contribution) -> Result<(), Rejection> {
+        self.machine.expected_cells(node, &contribution.run, contribution.query).map(|_| ())
+    }
+
+    /// Performs what the machine wants of the store until nothing is left, and returns what must go out.
+    ///
+    /// # Errors
+    /// [`CoreError::Store`]; what was not acknowledged must then be considered lost.
+    pub fn work(&mut self, now: Now) -> Result<Vec<Effect>, CoreError> {
+        let mut effects = Vec::new();
+        let mut publish_to = BTreeSet::new();
+        let mut audit = Vec::new();
+        loop {
+            let mut staged = Vec::new();
+            while let Some(output) = self.machine.poll_output() {
+                match output {
+                    Output::PutBlob { blob, bytes } => self.store.put_blob(blob.digest, &bytes)?,
+                    Output::Publish => publish_to.extend(self.connected.iter().copied()),
+                    Output::PublishTo { node } => {
+                        publish_to.insert(node);
+                    }
+                    Output::Commit { node, contribution, ticket } => {
+                        let bytes = self.arrived.remove(&ticket).unwrap_or_default();
+                        staged.push(Staged { node, contribution, ticket, bytes });
+                    }
+                    Output::Acknowledge { ticket, ack } => {
+                        self.arrived.remove(&ticket);
+                        effects.push(Effect::Acknowledge { ticket, ack });
+                    }
+                    Output::Seal { run, query, cohort, declined, cells } => {
+                        self.seal(now, run, query, cohort, declined, cells)?;
+                    }
+                    Output::SavePolicy { run, record } => {
+                        let bytes = serde_json::to_vec(&record).map_err(|error| CoreError::Corrupt {
+                            what: "a new policy".to_owned(),
+                            why: error.to_string(),
+                        })?;
+                        self.store.save_policy(&run, record.version, &bytes, now.unix_ms)?;
+                    }
+                    Output::Audit { run, node, text } => {
+                        audit.push(AuditEntry { at_ms: now.unix_ms, run, node, text });
+                    }
+                }
+            }
+            if staged.is_empty() {
+                break;
+            }
+            self.commit(now, staged)?;
+        }
+        if !audit.is_empty() {
+            for entry in &audit {
+                tracing::info!(run = ?entry.run, node = ?entry.node, "{}", entry.text);
+            }
+            self.store.append_audit(&audit)?;
+        }
+        self.flush_traffic()?;
+        let connected = publish_to.intersection(&self.connected);
+        effects.extend(connected.map(|node| Effect::Send { node: *node, desired: self.machine.desired(*node) }));
+        Ok(effects)
+    }
+
+    fn commit(&mut self, now: Now, staged: Vec<Staged>) -> Result<(), CoreError> {
+        let new: Vec<NewContribution<'_>> = staged
+            .iter()
+            .map(|s| NewContribution {
+                run: &s.contribution.run,
+                query: s.contribution.query,
+                node: s.node,
+                dataset: s.contribution.dataset,
+                table: s.contribution.table,
+                bytes: &s.bytes,
+            })
+            .collect();
+        let outcomes = self.store.put_contributions(&new, now.unix_ms)?;
+        for (Staged { node, contribution, ticket, .. }, outcome) in staged.into_iter().zip(outcomes) {
+            let stored = match outcome {
+                PutOutcome::Stored | PutOutcome::Duplicate | PutOutcome::Replaced { .. } => Stored::Kept,
+                PutOutcome::Conflict { expected } => {
+                    let found = contribution.table.digest;
+                    Stored::Refused(Rejection::ContributionConflict { found, expected })
+                }
+                PutOutcome::Stale { current } => {
+                    Stored::Refused(Rejection::Stale { found: contribution.dataset.0, expected: current.0 })
+                }
+            };
+            self.machine.handle(now, Input::Committed { node, contribution, ticket, stored });
+        }
+        Ok(())
+    }
+
+    /// Adds up the cohort's tables, one at a time beyond the running sum, and makes the result durable.
+    fn seal(
+        &mut self,
+        now: Now,
+        run: RunId,
+        query: QueryId,
+        cohort: Vec<(NodeId, DatasetVersion, Digest)>,
+        declined: Vec<(NodeId, Refusal)>,
+        cells: Option<usize>,
+    ) -> Result<(), CoreError> {
+        let merged = match cells {
+            Some(cells) => Some(self.merge(&run, query, &cohort, cells)?),
+            None => None,
+        };
+        let seal = Seal {
+            cohort,
+            declined: declined.into_iter().map(|(node, why)| (node, why.to_string())).collect(),
+            merged: merged.as_ref().map(|table| packed::encode(table.cells())),
+            cells: cells.unwrap_or(0) as u64,
+            digest: merged.as_ref().map(Table::digest),
+            sealed_ms: now.unix_ms,
+        };
+        self.store.put_seal(&run, query, &seal)?;
+        self.machine.handle(now, Input::Sealed { run, query, merged });
+        Ok(())
+    }
+
+    fn merge(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        cohort: &[(NodeId, DatasetVersion, Digest)],
+        cells: usize,
+    ) -> Result<Table, CoreError> {
+        let mut total = Table::zeros(cells);
+        for (node, _, digest) in cohort {
+            let corrupt = |why: String| CoreError::Corrupt {
+                what: format!("the contribution of {node} to {query} of '{run}'"),
+                why,
+            };
+            let bytes = self.store.contribution(run, query, *node)?.ok_or_else(|| corrupt("it is gone".to_owned()))?;
+            let found = Digest::of(&bytes);
+            if found != *digest {
+                return Err(corrupt(format!("found digest {found}, expected {digest}")));
+            }
+            let table = packed::decode(&bytes, cells).map_err(|error| corrupt(error.to_string()))?;
+            total.merge(&Table::from_cells(table)).map_err(|error| corrupt(error.to_string()))?;
+        }
+        Ok(total)
+    }
+
+    /// Charges bytes to a query. They are written with the next commit; a crash may lose the last few.
+    pub fn charge(&mut self, run: RunId, query: QueryId, node: NodeId, up: u64, down: u64) {
+        let traffic = self.traffic.entry((run, query, node)).or_default();
+        traffic.up += up;
+        traffic.down += down;
+    }
+
+    pub(crate) fn flush_traffic(&mut self) -> Result<(), CoreError> {
+        if !self.traffic.is_empty() {
+            let traffic: Vec<_> = std::mem::take(&mut self.traffic).into_iter().collect();
+            self.store.add_traffic(&traffic)?;
+        }
+        Ok(())
+    }
+
+    /// When to call [`Core::work`] again even if nothing happens, on the monotonic clock.
+    pub fn timeout(&self) -> Option<std::time::Duration> {
+        self.machine.poll_timeout()
+    }
+
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// [`CoreError::Plan`] when run file and network do not fit.
+    pub fn start_run(&mut self, now: Now, file: &RunFile, network: &Network) -> Result<RunId, CoreError> {
+        let plan = RunPlan::new(file, network)?;
+        let number = 1 + self.entries.values().map(|entry| entry.number).max().unwrap_or(0);
+        let corrupt = |why: String| CoreError::Corrupt { what: "a new run".to_owned(), why };
+        let run = RunId::numbered(&file.name, number).map_err(|error| corrupt(error.to_string()))?;
+        self.store.put_blob(network.hash(), network.bytes())?;
+        self.store.put_blob(plan.options.spec.digest, &plan.spec_bytes)?;
+        let entry = RunEntry {
+            file: file.clone(),
+            context: plan.context.clone(),
+            options: plan.options.clone(),
+            number,
+            started_ms: now.unix_ms,
+            stopped: false,
+        };
+        self.save_entry(now, &run, entry)?;
+        self.machine.start_run(now, run.clone(), plan.context, plan.options);
+        Ok(run)
+    }
+
+    fn save_entry(&mut self, now: Now, run: &RunId, entry: RunEntry) -> Result<(), CoreError> {
+        let bytes = serde_json::to_vec(&entry)
+            .map_err(|error| CoreError::Corrupt { what: format!("run '{run}'"), why: error.to_string() })?;
+        self.store.save_run(run, &bytes, now.unix_ms)?;
+        self.entries.insert(run.clone(), entry);
+        Ok(())
+    }
+
+    /// Ends a run; its tables stay.
+    ///
+    /// # Errors
+    /// [`CoreError::Run`] when there is no such run.
+    pub fn stop_run(&mut self, now: Now, run: &RunId) -> Result<(), CoreError> {
+        self.machine.stop_run(run)?;
+        if let Some(entry) = self.entries.get(run) {
+            let entry = RunEntry { stopped: true, ..entry.clone() };
+            self.save_entry(now, run, entry)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a policy in force.
+    ///
+    /// # Errors
+    /// [`CoreError::Run`] when no policy fits the wish.
+    pub fn set_policy(&mut self, now: Now, run: &RunId, wish: &PolicyRequest) -> Result<PolicyVersion, CoreError> {
+        Ok(self.machine.set_policy(now, run, wish)?)
+    }
+
+    /// The run a person means: the one named, or the newest.
+    ///
+    /// # Errors
+    /// [`RunError::Unknown`].
+    pub fn run_named(&self, run: Option<&RunId>) -> Result<RunId, CoreError> {
+        let newest = || self.entries.iter().max_by_key(|(_, entry)| entry.number).map(|(run, _)| run.clone());
+        let known = || {
+            let mut runs: Vec<_> = self.entries.iter().map(|(run, entry)| (entry.number, run.clone())).collect();
+            runs.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+            runs.into_iter().map(|(_, run)| run).collect()
+        };
+        let unknown = |run: &str| RunError::Unknown { run: run.to_owned(), known: known() };
+        match run {
+            Some(run) if self.entries.contains_key(run) => Ok(run.clone()),
+            Some(run) => Err(unknown(run.as_str()).into()),
+            None => newest().ok_or_else(|| unknown("(newest)").into()),
+        }
+    }
+
+    /// The store, to read from.
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// The store, for what the state machine has no part in: tokens and enrolment.
+    pub fn store_mut(&mut self) -> &mut dyn Store {
+        self.store.as_mut()
+    }
+
+    /// A blob's length, when nodes may have it.
+    ///
+    /// # Errors
+    /// [`CoreError::Store`].
+    pub fn blob(&self, digest: Digest) -> Result<Option<BlobRef>, CoreError> {
+        Ok(self.store.blob_len(digest)?.map(|bytes| BlobRef { digest, bytes }))
+    }
 }

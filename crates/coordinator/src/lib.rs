@@ -1,1 +1,23 @@
-//! (being written)
+//! The coordinator.
+//!
+//! [`Core`] is the state machine of [`exeunt_protocol::coordinator`] with a store under it, and no socket: it can be
+//! driven by a simulation as well as by a network. [`Service`] is the shell around it: it listens, gives every
+//! connection a task, and lets all of them ask one thread that owns the core. [`OperatorClient`] is the other end of
+//! an operator's wishes. [`RunPlan`] turns a run file and a network into a run.
+
+mod client;
+mod core;
+mod desk;
+mod home;
+mod operator;
+mod peer;
+mod plan;
+mod report;
+mod service;
+
+pub use client::{ClientError, OperatorClient};
+pub use core::{Core, CoreError, Effect};
+pub use desk::Stopped;
+pub use home::{Home, HomeError, Keys, Whereabouts};
+pub use plan::{PlanError, RunPlan};
+pub use service::{ServeOptions, Service, ServiceError};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use exeunt_exits::{CostModel, ExitContext, PoolError, Rule, RunContext, SearchOptions};
-use exeunt_network::{CutError, Network};
+use exeunt_network::{CutError, Network, Tap};
 use exeunt_protocol::coordinator::RunOptions;
 use exeunt_protocol::message::BlobRef;
 use exeunt_protocol::spec::{ExitPlan, RunFile, RunSpec};
@@ -93,7 +93,8 @@ impl RunPlan {
             return Err(PlanError::Input { run: run(), found, expected: input.clone() });
         }
         let taps: Vec<&str> = file.exits.iter().map(|exit| exit.tap.as_str()).collect();
-        let cut = network.check(&taps).map_err(|source| PlanError::Tap { run: run(), source })?;
+        network.cut(&taps).map_err(|source| PlanError::Tap { run: run(), source })?;
+        let cut: Vec<&Tap> = taps.iter().filter_map(|tap| network.tap(tap)).collect();
 
         let mut exits = Vec::with_capacity(cut.len());
         for (exit, tap) in file.exits.iter().zip(&cut) {
@@ -125,6 +126,7 @@ impl RunPlan {
             prior: file.method.prior,
             search: SearchOptions { rounds: file.method.search_rounds as usize, ..SearchOptions::default() },
             range_samples: file.method.range_samples,
+            second_factor: file.floors.second_factor,
         };
         let spec = RunSpec {
             network: network.hash(),

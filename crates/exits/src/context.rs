@@ -71,6 +71,8 @@ pub struct RunContext {
     pub search: SearchOptions,
     /// About this many samples of the whole fleet are looked at to find the scales.
     pub range_samples: u64,
+    /// Samples per number that a node must hold to send second moments; for explaining why none came.
+    pub second_factor: u64,
 }
 
 /// Why a run makes no sense.
@@ -201,6 +203,7 @@ pub(crate) mod tests {
             prior: false,
             search: SearchOptions::default(),
             range_samples: 2048,
+            second_factor: 2,
         }
     }
 

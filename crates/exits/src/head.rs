@@ -383,7 +383,8 @@ fn checked_matrix(what: &'static str, matrix: Array2<f32>) -> Result<Array2<f32>
     } else {
         matrix.as_standard_layout().into_owned()
     };
-    match rows(&matrix).position(|row| !row.iter().all(|v| v.is_finite())) {
+    let unusable = rows(&matrix).position(|row| !row.iter().all(|v| v.is_finite()));
+    match unusable {
         Some(class) => Err(HeadError::Value {
             what,
             class: class_id(class),

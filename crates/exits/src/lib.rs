@@ -13,17 +13,39 @@
 //! The mathematics is METHOD.md's; every formula names its section.
 
 mod codec;
+mod context;
+mod cost;
+mod curve;
 mod fit;
 mod head;
 mod heads;
+mod outcomes;
+mod policy;
 mod pool;
+mod program;
+mod quantiles;
+mod query;
 mod rule;
 mod score;
+mod search;
+mod tally;
 
 pub use codec::{DecodeError, MAX_ENCODED_BYTES};
+pub use context::{ContextError, ExitContext, Part, RunContext};
+pub use cost::{CostError, CostModel};
+pub use curve::{Curve, CurvePoint, pareto, static_line};
 pub use fit::{FitError, FitOptions, Prior, fit_heads};
 pub use head::{ExitHead, HeadError, LinearHead, Unavailable};
 pub use heads::{Heads, SpreadError};
+pub use outcomes::{AskError, Outcomes, OutcomesBuilder, OutcomesError};
+pub use policy::{ExitRule, Policy, PolicyError};
 pub use pool::{ParsePoolError, Pool, PoolError};
+pub use program::{
+    ChooseError, ExitReport, NodeCurve, PolicyRequest, Program, ProgramError, RunResult, node_curve,
+};
+pub use quantiles::{Distribution, HistogramError, Quantiles};
+pub use query::{Query, QueryError};
 pub use rule::{ParseRuleError, Rule};
 pub use score::{DecideError, Decision, MARGIN_LIMIT, margin};
+pub use search::{Search, SearchOptions};
+pub use tally::{PolicyTally, TallyError, TallyShape, TallyView};

@@ -2,24 +2,28 @@
 //!
 //! A margin has no scale of its own (METHOD, "Three facts"), so people set fractions: "let the surest 30 % leave
 //! here". The fleet's margins are known as histograms only. The first is over a fixed grid of edges; each of the next
-//! divides the bins that hold too much, until a quantile is good to [`RESOLUTION`].
+//! divides the bins that hold too much, until a quantile is good to 1/256 of the samples.
 
 use exeunt_stats::{Layout, Table};
 
 use crate::rule::Rule;
 
 /// Bins are divided until none holds more than this share of the samples.
-pub const RESOLUTION: f64 = 1.0 / RESOLUTION_INVERSE as f64;
 const RESOLUTION_INVERSE: u64 = 256;
 
+/// Histograms that are asked for at most, each finer than the last. Nodes keep their margins, so a round costs a
+/// message, no forward pass.
+pub(crate) const ROUNDS: usize = 6;
+
 /// A histogram has at most this many edges; about half of them as a rule.
-pub const MAX_EDGES: usize = 1024;
+#[cfg(test)]
+const MAX_EDGES: usize = 1200;
 
 /// Bins narrower than this, relative to where they are, are not divided further.
-const NEGLIGIBLE: f64 = 1e-9;
+const NEGLIGIBLE: f64 = 5e-12;
 
 /// Edges per exit and rule, the rules in the run's order; none where the rule is not available.
-pub type Edges = Vec<Vec<Vec<f64>>>;
+pub(crate) type Edges = Vec<Vec<Vec<f64>>>;
 
 /// Why a table is not the histograms that were asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +61,7 @@ pub enum HistogramError {
 /// The layout of a `Confidence` answer. Sections of exit `e` and its rule number `r`: `e{e}.r{r}.right[B]`,
 /// `e{e}.r{r}.wrong[B]`, with `B` one more than there are edges, or 0 without edges.
 #[must_use]
-pub fn histogram_layout(edges: &[Vec<Vec<f64>>]) -> Layout {
+pub(crate) fn histogram_layout(edges: &[Vec<Vec<f64>>]) -> Layout {
     let numbered = edges.iter().enumerate();
     let each = numbered.flat_map(|(e, rules)| rules.iter().enumerate().map(move |(r, edges)| (e, r, edges)));
     Layout::new(each.flat_map(|(e, r, edges)| {
@@ -205,7 +209,7 @@ impl Distribution {
                 _ => groups.push((low, high, mass)),
             }
         }
-        let mut edges: Vec<f64> = Vec::with_capacity(MAX_EDGES);
+        let mut edges: Vec<f64> = Vec::new();
         for (low, high, mass) in groups {
             if self.too_full(mass, (low, high)) {
                 // Half the limit, if what is in the bin were spread evenly.
@@ -355,4 +359,169 @@ fn signed_grid() -> Vec<f64> {
     let mut grid: Vec<f64> = positive.flat_map(|edge| [-edge, edge]).chain([0.0]).collect();
     grid.sort_by(f64::total_cmp);
     grid
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: [Rule; 1] = [Rule::Whitened];
+    const RESOLUTION: f64 = 1.0 / RESOLUTION_INVERSE as f64;
+
+    fn counted(margins: &[f64], edges: &[f64]) -> Table {
+        let mut cells = vec![0; 2 * bins(edges)];
+        for (i, margin) in margins.iter().enumerate() {
+            cells[bin_of(edges, *margin) + i % 2 * bins(edges)] += 1;
+        }
+        Table::from_cells(cells)
+    }
+
+    fn read(margins: &[f64], edges: &Edges) -> Quantiles {
+        Quantiles::read(&[RULES.to_vec()], edges, &counted(margins, &edges[0][0])).unwrap()
+    }
+
+    /// As many rounds as it takes or as a run has, and how many that were.
+    fn refined(margins: &[f64]) -> (Quantiles, usize) {
+        let rules = [RULES.to_vec()];
+        let mut edges = Quantiles::first_edges(&rules, &rules);
+        let mut quantiles = read(margins, &edges);
+        let mut rounds = 1;
+        while !quantiles.is_fine() && rounds < ROUNDS {
+            edges = quantiles.refined(&rules);
+            assert!(edges[0][0].len() <= MAX_EDGES, "{} edges", edges[0][0].len());
+            assert!(edges[0][0].is_sorted_by(|a, b| a < b), "{edges:?}");
+            quantiles = read(margins, &edges);
+            rounds += 1;
+        }
+        (quantiles, rounds)
+    }
+
+    fn share_above(margins: &[f64], threshold: f64) -> f64 {
+        margins.iter().filter(|margin| **margin > threshold).count() as f64 / margins.len() as f64
+    }
+
+    /// Margins as rules give them: all of a flat softmax within a thousandth, or over several powers of ten.
+    fn flat(i: u32) -> f64 {
+        let x = f64::from(i.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24);
+        -(999_f64.ln()) + 1e-3 * x * x * x
+    }
+
+    fn long_tailed(i: u32) -> f64 {
+        let x = f64::from(i.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24);
+        -1.5 + 3.0 * x / (1.0005 - x)
+    }
+
+    #[test]
+    fn rounds_resolve_flat_and_long_tailed_margins() {
+        for margin in [flat, long_tailed] {
+            let margins: Vec<f64> = (0..20_000).map(margin).collect();
+            let (quantiles, _) = refined(&margins);
+            for percent in 0..=100 {
+                let fraction = f64::from(percent) / 100.0;
+                let threshold = quantiles.threshold(0, Rule::Whitened, fraction).unwrap();
+                let leave = share_above(&margins, threshold);
+                assert!((leave - fraction).abs() <= RESOLUTION, "{fraction} became {leave}");
+                let back = quantiles.fraction(0, Rule::Whitened, threshold).unwrap();
+                assert!((back - fraction).abs() < 1e-9, "{fraction} became {back}");
+            }
+        }
+    }
+
+    #[test]
+    fn everyone_and_nobody() {
+        let (quantiles, _) = refined(&[1.0, 2.0, 3.0, 1e12]);
+        let margins = quantiles.at(0, Rule::Whitened).unwrap();
+        assert_eq!(margins.threshold(1.0), f64::NEG_INFINITY);
+        assert_eq!(margins.threshold(7.0), f64::NEG_INFINITY);
+        assert!(margins.threshold(0.0) >= 1e12);
+        assert_eq!(margins.fraction(f64::NEG_INFINITY), 1.0);
+        assert_eq!(margins.fraction(f64::INFINITY), 0.0);
+        assert_eq!(margins.fraction(f64::NAN), 0.0);
+        assert_eq!(margins.fraction(-5.0), 1.0);
+        let (none, _) = refined(&[]);
+        let margins = none.at(0, Rule::Whitened).unwrap();
+        assert_eq!((margins.samples(), margins.accuracy()), (0, None));
+        assert_eq!(margins.threshold(0.5), f64::NEG_INFINITY);
+        assert_eq!(margins.fraction(0.0), 0.0);
+    }
+
+    #[test]
+    fn samples_that_are_all_alike_end_the_refinement() {
+        let (quantiles, rounds) = refined(&[2.3; 1000]);
+        assert!(rounds < ROUNDS);
+        let margins = quantiles.at(0, Rule::Whitened).unwrap();
+        assert!(margins.threshold(0.0) >= 2.3 && margins.threshold(0.999) < 2.3 + 1e-8);
+        // Activations that cannot be decided on have no margin at all.
+        let (stuck, rounds) = refined(&[f64::NEG_INFINITY; 10]);
+        assert_eq!(rounds, 1);
+        assert_eq!(stuck.at(0, Rule::Whitened).unwrap().fraction(-1e12), 0.0);
+    }
+
+    #[test]
+    fn precision_and_accuracy_are_read_off() {
+        let edges = vec![0.0, 1.0, 2.0];
+        let distribution = Distribution { edges, right: vec![1, 2, 5, 9], wrong: vec![9, 3, 5, 1] };
+        assert_eq!(distribution.accuracy(), Some(17.0 / 35.0));
+        assert_eq!(distribution.fraction_right(0.9), 10.0 / 35.0);
+        assert_eq!(distribution.fraction_right(0.7), 20.0 / 35.0);
+        assert_eq!(distribution.fraction_right(0.0), 1.0);
+        assert_eq!(distribution.fraction_right(0.95), 0.0);
+    }
+
+    #[test]
+    fn rules_that_are_not_available_are_not_asked_for() {
+        let rules = vec![Rule::ALL.to_vec(), vec![Rule::ClassMeans]];
+        let available = vec![vec![Rule::Whitened], vec![]];
+        let edges = Quantiles::first_edges(&rules, &available);
+        assert!(edges[0][0].is_empty() && edges[1][0].is_empty());
+        let layout = histogram_layout(&edges);
+        assert_eq!(layout.cells(), 2 * (edges[0][1].len() + 1));
+        assert_eq!(layout.range("e0.r0.right").map(|cells| cells.len()), Some(0));
+        let quantiles = Quantiles::read(&rules, &edges, &Table::zeros(layout.cells())).unwrap();
+        assert_eq!(quantiles.rules(0).collect::<Vec<_>>(), [Rule::Whitened]);
+        assert_eq!(quantiles.best_rule(0), Some(Rule::Whitened));
+        assert_eq!(quantiles.best_rule(1), None);
+        assert_eq!(quantiles.threshold(1, Rule::ClassMeans, 0.5), None);
+        assert!(quantiles.refined(&rules)[1][0].is_empty());
+    }
+
+    #[test]
+    fn tables_that_cannot_be_are_refused() {
+        let rules = vec![Rule::ALL.to_vec()];
+        let edges = vec![vec![vec![0.0], vec![0.5]]];
+        let refused = |cells: [i64; 8]| {
+            Quantiles::read(&rules, &edges, &Table::from_cells(cells.to_vec())).unwrap_err()
+        };
+        assert_eq!(refused([0, 1, 0, -1, 0, 0, 0, 0]), HistogramError::Negative { cell: 3, found: -1 });
+        let error = refused([2, 1, 0, 1, 3, 0, 0, 0]);
+        assert_eq!(
+            error.to_string(),
+            "the histogram of exit 0 by whitened is of 3 samples, expected 4"
+        );
+        let short = Quantiles::read(&rules, &edges, &Table::zeros(7)).unwrap_err();
+        assert_eq!(short, HistogramError::Cells { found: 7, expected: 8 });
+    }
+
+    #[test]
+    fn the_first_grid_spans_every_margin() {
+        let grid = signed_grid();
+        assert!(grid.is_sorted_by(|a, b| a < b));
+        assert!(grid[0] < -crate::score::MARGIN_LIMIT && grid[grid.len() - 1] > crate::score::MARGIN_LIMIT);
+        assert!(grid.len() <= MAX_EDGES);
+    }
+
+    proptest! {
+        #[test]
+        fn a_threshold_lets_its_fraction_leave(
+            margins in prop::collection::vec(prop_oneof![-30.0..300.0_f64, -2.31..-2.3_f64], 1..600),
+            fraction in 0.0..1.0_f64,
+        ) {
+            let (quantiles, _) = refined(&margins);
+            let threshold = quantiles.threshold(0, Rule::Whitened, fraction).unwrap();
+            let resolution = (1.0 / margins.len() as f64).max(RESOLUTION);
+            prop_assert!((share_above(&margins, threshold) - fraction).abs() <= resolution + 1e-9);
+        }
+    }
 }

@@ -307,9 +307,8 @@ impl Client {
             match failure {
                 Some(Failure::Silent(attempt)) => silent.push(attempt),
                 Some(Failure::Told(error)) => {
-                    if told.as_ref().is_none_or(|best| error.weight() > best.weight()) {
-                        told = Some(error);
-                    }
+                    let best = told.as_ref().map_or(0, ConnectError::weight);
+                    told = told.filter(|_| best >= error.weight()).or(Some(error));
                 }
                 None => {}
             }

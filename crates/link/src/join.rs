@@ -195,7 +195,9 @@ pub enum AnswerError {
 /// The coordinator looks the secret's digest up in its store and, in one transaction, marks it
 /// as spent *by this key* before it calls [`accept`](Self::accept). A secret that was spent by
 /// the same key is accepted again: then the answer had been lost on the way.
-pub struct JoinRequest {
+pub struct JoinRequest(Box<Request>);
+
+struct Request {
     core: Arc<Core>,
     sender: Sender,
     hello: JoinHello,
@@ -218,7 +220,14 @@ impl JoinRequest {
             Ok(hello) => match check(&hello) {
                 Ok(key) => {
                     let peer_id = PeerId::of_public_key(&key.subject_public_key_info());
-                    return Some(Self { core, sender, hello, key, peer_id, _place: place });
+                    return Some(Self(Box::new(Request {
+                        core,
+                        sender,
+                        hello,
+                        key,
+                        peer_id,
+                        _place: place,
+                    })));
                 }
                 Err(rejection) => rejection,
             },
@@ -233,22 +242,22 @@ impl JoinRequest {
 
     /// The one-time secret shown.
     pub fn secret(&self) -> &Secret {
-        &self.hello.secret
+        &self.0.hello.secret
     }
 
     /// What the newcomer wants to be called.
     pub fn name(&self) -> &str {
-        &self.hello.name
+        &self.0.hello.name
     }
 
     /// Who the newcomer will be.
     pub fn peer_id(&self) -> PeerId {
-        self.peer_id
+        self.0.peer_id
     }
 
     /// Where it asks from.
     pub fn remote(&self) -> SocketAddr {
-        self.core.remote()
+        self.0.core.remote()
     }
 
     /// Issues a node's certificate under `name` and sends it. The secret must have been marked as
@@ -263,10 +272,10 @@ impl JoinRequest {
         now: SystemTime,
     ) -> Result<PeerId, AnswerError> {
         check_name(name)?;
-        let certificate = authority.sign(&self.key, Role::Node, name, now)?;
+        let certificate = authority.sign(&self.0.key, Role::Node, name, now)?;
         let message = Answer::Certificate { certificate, authority: authority.certificate().to_vec() };
-        answer(&self.core, &mut self.sender, &message).await?;
-        Ok(self.peer_id)
+        answer(&self.0.core, &mut self.0.sender, &message).await?;
+        Ok(self.0.peer_id)
     }
 
     /// Turns the newcomer away and says why.
@@ -274,7 +283,7 @@ impl JoinRequest {
     /// # Errors
     /// When the news did not reach it.
     pub async fn reject(mut self, rejection: Rejection) -> Result<(), AnswerError> {
-        answer(&self.core, &mut self.sender, &Answer::Rejected(rejection)).await
+        answer(&self.0.core, &mut self.0.sender, &Answer::Rejected(rejection)).await
     }
 }
 
@@ -306,8 +315,8 @@ async fn answer(core: &Core, sender: &mut Sender, message: &Answer) -> Result<()
 impl fmt::Debug for JoinRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinRequest")
-            .field("peer_id", &self.peer_id)
-            .field("name", &self.hello.name)
+            .field("peer_id", &self.0.peer_id)
+            .field("name", &self.0.hello.name)
             .field("remote", &self.remote())
             .finish_non_exhaustive()
     }

@@ -50,10 +50,9 @@ pub enum RenewError {
 /// See [`RenewError`].
 pub async fn renew(connection: &Connection, identity: &Identity) -> Result<Identity, RenewError> {
     let (mut sender, mut receiver) = connection.open(Tag::Renewal).await.map_err(RenewError::Interrupted)?;
-    match sender.finish().await {
-        Err(SendError::Closed(closed)) => return Err(RenewError::Interrupted(closed)),
-        // A refusal shows in the answer.
-        Ok(()) | Err(_) => {}
+    // A refusal shows in the answer.
+    if let Err(SendError::Closed(closed)) = sender.finish().await {
+        return Err(RenewError::Interrupted(closed));
     }
     let answer = receiver.expect::<Answer>(MAX_GREETING).await.map_err(|error| match error {
         RecvError::Closed(closed) => RenewError::Interrupted(closed),

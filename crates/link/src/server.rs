@@ -157,12 +157,18 @@ impl Server {
     }
 
     /// Closes every connection, tells the other ends why, and waits a moment for the news to go
-    /// out. Afterwards the address is free, unless somebody still holds a connection or a stream.
-    pub async fn close(self, reason: impl Into<Reason>) {
+    /// out. The server accepts nobody any more.
+    pub async fn shut_down(&self, reason: impl Into<Reason>) {
         let reason = reason.into();
         self.endpoint.close(reason.code.to_u32().into(), reason.text.as_bytes());
         // Silence is an answer too: the other ends will time out.
         let _ = timeout(LINGER, self.endpoint.wait_idle()).await;
+    }
+
+    /// [Shuts down](Self::shut_down). Afterwards the address is free, unless somebody still holds a
+    /// connection or a stream.
+    pub async fn close(self, reason: impl Into<Reason>) {
+        self.shut_down(reason).await;
         let socket = self.socket.clone();
         drop(self);
         // The background tasks of the QUIC library let go of the socket when they are next

@@ -2,6 +2,7 @@
 
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::prelude::Datum as _;
 use tract_onnx::prelude::{DatumType, TDim, Tensor};
 use tract_onnx::tract_hir::internal::TractResult;
 

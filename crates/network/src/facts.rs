@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use tract_onnx::model::ParseResult;
 use tract_onnx::pb;
-use tract_onnx::prelude::{DatumType, Framework as _, TVec, Tensor};
+use tract_onnx::prelude::{DatumType, IntoArcTensor as _, TVec, Tensor};
 use tract_onnx::tract_hir::infer::{Factoid, InferenceFact, InferenceModel};
-use tract_onnx::tract_hir::internal::{EvalOp as _, IntoTValue as _, TractResult};
+use tract_onnx::tract_hir::internal::{IntoTValue as _, TractResult};
 
 use crate::load::LoadError;
 use crate::structure::label;
@@ -119,7 +119,9 @@ fn fold(model: &mut InferenceModel, id: usize) -> TractResult<()> {
     else {
         return Ok(());
     };
-    if let Some(computed) = model.node(id).op.eval_out_of_plan(values)? {
+    drop((inputs, outputs));
+    let computed = model.node(id).op.eval_out_of_plan(values)?;
+    if let Some(computed) = computed {
         for (output, value) in model.node_mut(id).outputs.iter_mut().zip(computed) {
             output.fact = InferenceFact::try_from(value.into_arc_tensor())?;
         }

@@ -10,7 +10,7 @@ use crate::facts::Fact;
 use crate::info::TensorInfo;
 use crate::load::LoadError;
 use crate::structure::{Pinned, label, makes, reads};
-use crate::{constants, facts, macs, structure};
+use crate::{constants, facts, macs};
 
 /// The nodes that run for each sample, for a batch of one.
 pub(crate) struct DataGraph {

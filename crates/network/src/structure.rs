@@ -74,7 +74,7 @@ fn is_onnx(domain: &str) -> bool {
 }
 
 fn check_operators(nodes: &[pb::NodeProto], functions: &[pb::FunctionProto]) -> Result<(), LoadError> {
-    let local: BTreeSet<_> = functions.iter().map(|f| (f.domain.as_str(), f.name.as_str())).collect();
+    let local: BTreeSet<_> = functions.iter().map(|f| (f.domain.as_deref().unwrap_or_default(), f.name.as_deref().unwrap_or_default())).collect();
     for node in nodes {
         let (name, operator) = (label(node), node.op_type.clone());
         if !is_onnx(&node.domain) || local.contains(&(node.domain.as_str(), operator.as_str())) {

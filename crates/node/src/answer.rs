@@ -57,10 +57,10 @@ impl Session {
 
     fn range(&self, one_in: u64, watch: &Watch) -> Result<Table, Refusal> {
         let samples = self.part(Part::Statistics);
-        let seed = self.spec.seed;
+        let seed = self.spec().seed;
         let picked: Vec<usize> =
             (0..samples.len()).filter(|i| picked_one_in(samples.hash(*i), seed, one_in)).collect();
-        let exits = self.spec.exits.len();
+        let exits = self.spec().exits.len();
         let counters = self.pass(
             Part::Statistics,
             &picked,
@@ -76,9 +76,9 @@ impl Session {
 
     fn moments(&self, scales: &[exeunt_stats::Scale], second: &[bool], watch: &Watch) -> Result<Table, Refusal> {
         let shape = MomentsShape {
-            classes: self.spec.classes.len(),
+            classes: self.spec().classes.len(),
             exits: self
-                .spec
+                .spec()
                 .exits
                 .iter()
                 .zip(second)
@@ -88,7 +88,7 @@ impl Session {
         let samples = self.part(Part::Statistics);
         let counts = samples.class_counts(shape.classes);
         let floors =
-            Floors { min_count: self.spec.floors.min_count, second_factor: self.spec.floors.second_factor };
+            Floors { min_count: self.spec().floors.min_count, second_factor: self.spec().floors.second_factor };
         let accumulators = self.pass(
             Part::Statistics,
             &self.all(Part::Statistics),
@@ -112,7 +112,7 @@ impl Session {
 
     fn spread(&self, scales: &[exeunt_stats::Scale], heads: &Heads, watch: &Watch) -> Result<Table, Refusal> {
         self.enough(Part::Statistics)?;
-        let shape = SpreadShape { classes: self.spec.classes.len(), exits: self.spec.exits.len() };
+        let shape = SpreadShape { classes: self.spec().classes.len(), exits: self.spec().exits.len() };
         let accumulators = self.pass(
             Part::Statistics,
             &self.all(Part::Statistics),
@@ -138,7 +138,7 @@ impl Session {
         if let Some((.., outcomes)) = margins.kept.iter().find(|(p, d, _)| *p == part && *d == digest) {
             return Ok(Arc::clone(outcomes));
         }
-        let rules: Vec<Vec<exeunt_exits::Rule>> = self.spec.exits.iter().map(|exit| exit.rules.clone()).collect();
+        let rules: Vec<Vec<exeunt_exits::Rule>> = self.spec().exits.iter().map(|exit| exit.rules.clone()).collect();
         let builders = self.pass(
             part,
             &self.all(part),
@@ -157,7 +157,7 @@ impl Session {
     }
 
     fn enough(&self, part: Part) -> Result<(), Refusal> {
-        let (found, needed) = (self.part(part).len() as u64, self.spec.floors.min_count);
+        let (found, needed) = (self.part(part).len() as u64, self.spec().floors.min_count);
         if found < needed { Err(Refusal::BelowMinCount { found, needed }) } else { Ok(()) }
     }
 }

@@ -1,11 +1,10 @@
 //! Inference that leaves early: run a segment, ask the exit, stop or go on.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use exeunt_data::{Image, Preprocess};
 use exeunt_exits::{CostModel, Heads, Policy, Rule};
-use exeunt_network::{Engine, Network, Segments};
+use exeunt_network::{Engine, Network, Segments, Tap};
 use exeunt_protocol::spec::RunSpec;
 use exeunt_stats::Macs;
 use ndarray::{Array2, ArrayView2, Axis};
@@ -89,13 +88,14 @@ impl Inference {
         }
         let boxed = |error: Box<dyn std::error::Error + Send + Sync>| InferError::Network(error);
         let taps: Vec<&str> = spec.exits.iter().map(|exit| exit.tap.as_str()).collect();
-        let cut = network.check(&taps).map_err(|error| boxed(error.into()))?;
+        // Fails on a tap that is none, so that every one is found below.
+        let segments = Segments::prepare(engine, network, &taps).map_err(|error| boxed(error.into()))?;
+        let cut: Vec<&Tap> = taps.iter().filter_map(|tap| network.tap(tap)).collect();
         let cost = CostModel {
             network: network.macs(),
             until: cut.iter().map(|tap| tap.macs_until).collect(),
             head: spec.exits.iter().map(|exit| Macs::new((spec.classes.len() * exit.dim) as u64)).collect(),
         };
-        let segments = Segments::prepare(engine, network, &taps).map_err(|error| boxed(error.into()))?;
         let preprocess = Preprocess::new(&spec.input).map_err(InferError::Image)?;
         Ok(Self { spec, segments, preprocess, heads, policy, cost })
     }
@@ -105,14 +105,14 @@ impl Inference {
         &self.spec
     }
 
-    /// Classifies one image.
+    /// Classifies one image; `name` stands in errors.
     ///
     /// # Errors
     /// See [`InferError`].
-    pub fn classify(&self, image: &Image) -> Result<Verdict, InferError> {
+    pub fn classify(&self, image: &Image, name: &str) -> Result<Verdict, InferError> {
         let mut flat = Vec::new();
         let shape = self.segments.input_shape();
-        self.preprocess.append(image, shape, &mut flat).map_err(InferError::Image)?;
+        self.preprocess.append(image, shape, name, &mut flat).map_err(InferError::Image)?;
         let x = ArrayView2::from_shape((1, flat.len()), &flat).map_err(|error| InferError::Network(error.into()))?;
         let mut verdicts = self.run(x)?;
         verdicts.pop().ok_or(InferError::Mismatch { what: "verdicts", found: 0, expected: 1 })

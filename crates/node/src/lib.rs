@@ -1,1 +1,23 @@
-//! (being written)
+//! The device's side: answering queries over data that stays here, and inference that leaves early.
+//!
+//! * [`Model`] and [`Session`]: a run's network and this node's samples; [`Session::answer`] turns a query into an
+//!   integer table.
+//! * [`Inference`]: segments, exits and a policy; easy inputs leave early.
+//! * [`run`]: the service that keeps a connection and performs what the state machine of
+//!   [`exeunt_protocol::node`] wants. [`Home`] is its folder.
+//! * [`cli`]: the command line of `exeunt-node`, which the demo runs under another name.
+
+mod answer;
+pub mod cli;
+mod home;
+mod infer;
+mod service;
+mod session;
+mod transfer;
+mod worker;
+
+pub use answer::Margins;
+pub use home::{Home, HomeError, NodeReport, NodeSettings, PolicyInForce};
+pub use infer::{InferError, Inference, Verdict};
+pub use service::{ServiceError, run};
+pub use session::{Model, Session, Watch, Workplace, open_parts};

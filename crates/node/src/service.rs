@@ -444,10 +444,21 @@ fn jitter(identity: &Identity, wait: Duration) -> Duration {
 
 /// Whether the coordinator ended the connection for good.
 fn shut_out(closed: &Closed) -> Option<String> {
-    closed.is_final().then(|| closed.to_string())
+    match closed {
+        Closed::Refused(_) => Some(closed.to_string()),
+        Closed::ByPeer(reason) if matches!(reason.code, CloseCode::Revoked | CloseCode::Incompatible) => {
+            Some(closed.to_string())
+        }
+        _ => None,
+    }
 }
 
 /// Whether connecting can never succeed, whatever happens at the coordinator.
 fn never(error: &ConnectError) -> Option<String> {
-    error.is_final().then(|| error.to_string())
+    let forever = match error {
+        ConnectError::Refused { .. } | ConnectError::WrongAuthority { .. } => true,
+        ConnectError::Closed { closed, .. } => shut_out(closed).is_some(),
+        _ => false,
+    };
+    forever.then(|| error.to_string())
 }

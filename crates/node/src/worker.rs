@@ -13,7 +13,7 @@ use exeunt_stats::{Digest, packed};
 
 use crate::answer::Margins;
 use crate::home::Home;
-use crate::session::{Session, Watch, Workplace, chain};
+use crate::session::{Model, Session, Watch, Workplace, chain, open_parts};
 
 /// A query to answer. Everything it needs is in the node's cache.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ struct Kept {
     session: Session,
     margins: Margins,
     heads: Option<(Digest, Arc<Heads>)>,
+    /// Samples that could not be read and were named already.
+    bad: usize,
 }
 
 impl Bench {
@@ -71,6 +73,11 @@ impl Bench {
         }
         let heads = kept.heads.as_ref().filter(|_| job.query.heads.is_some()).map(|(_, heads)| heads);
         let table = kept.session.answer(&query, heads, &mut kept.margins, &job.watch)?;
+        let bad = kept.session.bad_files();
+        for name in bad.iter().skip(kept.bad) {
+            tracing::warn!("skipped {name}");
+        }
+        kept.bad = bad.len();
         let bytes: Arc<[u8]> = packed::encode(table.cells()).into();
         let dataset = self
             .home
@@ -92,11 +99,9 @@ impl Bench {
         let network = self.home.blob(run.network.digest).map_err(|error| failed(&error))?;
         let mismatch = |error: &dyn std::error::Error| Refusal::ModelMismatch { what: chain(error) };
         let network = Network::from_bytes(network).map_err(|error| mismatch(&error))?;
-        let place = Workplace { data: &self.data, share: self.share, threads: self.threads };
-        let session = Session::open(spec, &network, &Tract::default(), &place)?;
-        for bad in session.bad_files() {
-            tracing::warn!("skipped {bad}");
-        }
-        Ok(Kept { spec: run.spec.digest, session, margins: Margins::default(), heads: None })
+        let parts = open_parts(&spec, &Workplace { data: &self.data, share: self.share })?;
+        let model = Model::load(spec, &network, &Tract::default())?;
+        let session = Session::new(Arc::new(model), parts, self.threads);
+        Ok(Kept { spec: run.spec.digest, session, margins: Margins::default(), heads: None, bad: 0 })
     }
 }

@@ -250,7 +250,7 @@ mod tests {
         let view = SpreadView::new(&SHAPE, &table).unwrap();
         assert_eq!(view.excluded(), Excluded { non_finite: 1, out_of_scale: 1, samples: 3000 });
         assert_eq!((view.count(0), view.count(1)), (2998, 2998));
-        accumulator.add(&[first.slice(ndarray::s![6..9, ..]), second.slice(ndarray::s![8..11, ..])]).unwrap();
+        accumulator.add(&[first.slice(ndarray::s![6..9, ..]), second.slice(ndarray::s![9..12, ..])]).unwrap();
         let seen = Excluded { non_finite: 2, out_of_scale: 2, samples: 3003 };
         assert_eq!(accumulator.excluded(), seen);
         assert_eq!(accumulator.finish(&Floors::OFF), Err(FinishError::TooManyExcluded(seen)));

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_exits::{ChooseError, PolicyRequest, ProgramError, RunContext};
+use exeunt_exits::{ChooseError, PolicyRequest, ProgramError, Query, RunContext};
 use exeunt_stats::{Digest, Table};
 
 use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
@@ -327,8 +327,10 @@ impl Coordinator {
     /// # Errors
     /// [`RunError`]: no such run, or no policy fits the request.
     pub fn set_policy(&mut self, now: Now, run: &RunId, request: &PolicyRequest) -> Result<PolicyVersion, RunError> {
-        let state = self.runs.get_mut(run).ok_or_else(|| unknown(&self.runs, run.as_str()))?;
-        let version = state.set_policy(now, request, &mut self.outputs)?;
+        let state = self.run_mut(run)?;
+        let mut outputs = VecDeque::new();
+        let version = state.set_policy(now, request, &mut outputs)?;
+        self.outputs.append(&mut outputs);
         self.audit(Some(run), None, format!("policy {} set: {request}", version.0));
         self.close_what_is_complete(now);
         Ok(version)
@@ -340,6 +342,12 @@ impl Coordinator {
             return Desired::default();
         }
         Desired { runs: self.runs.values().filter_map(|run| run.desired(node)).collect() }
+    }
+
+    /// Turns a contribution away whose bytes are not what was asked for.
+    pub fn refuse(&mut self, run: &RunId, node: NodeId, ticket: Ticket, query: QueryId, rejection: Rejection) {
+        self.audit(Some(run), Some(node), format!("contribution to {query} rejected: {rejection}"));
+        self.outputs.push_back(Output::Acknowledge { ticket, ack: Ack::Rejected(rejection) });
     }
 
     /// How many cells a contribution to this query has.
@@ -354,6 +362,11 @@ impl Coordinator {
             Some(state) if !state.is_stopped() => state.cells(query).ok_or(Rejection::UnknownQuery { query }),
             _ => Err(Rejection::UnknownRun { run: run.clone() }),
         }
+    }
+
+    /// The queries of a run that were closed, in order.
+    pub fn queries(&self, run: &RunId) -> Vec<Query> {
+        self.runs.get(run).map(|run| run.history.iter().map(|closed| closed.asked.clone()).collect()).unwrap_or_default()
     }
 
     /// The runs, oldest id first.
@@ -448,12 +461,10 @@ impl Coordinator {
     }
 
     fn run_mut(&mut self, run: &RunId) -> Result<&mut RunState, RunError> {
-        if self.runs.contains_key(run) {
-            if let Some(state) = self.runs.get_mut(run) {
-                return Ok(state);
-            }
+        if !self.runs.contains_key(run) {
+            return Err(unknown(&self.runs, run.as_str()));
         }
-        Err(unknown(&self.runs, run.as_str()))
+        self.runs.get_mut(run).ok_or_else(|| RunError::Unknown { run: run.to_string(), known: Vec::new() })
     }
 
     fn audit(&mut self, run: Option<&RunId>, node: Option<NodeId>, text: String) {

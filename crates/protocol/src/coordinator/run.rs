@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_exits::{Policy, PolicyRequest, Program, ProgramError, RunContext};
+use exeunt_exits::{Policy, PolicyRequest, Program, ProgramError, Query, RunContext};
 use exeunt_stats::{Digest, Table};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,7 @@ pub struct PolicyRecord {
 pub(super) struct OpenQuery {
     pub(super) id: QueryId,
     pub(super) name: &'static str,
+    pub(super) asked: Query,
     pub(super) wanted: DesiredQuery,
     pub(super) cells: usize,
     pub(super) opened: Duration,
@@ -57,6 +58,7 @@ pub(super) struct OpenQuery {
 pub(super) struct Closed {
     pub(super) id: QueryId,
     pub(super) name: &'static str,
+    pub(super) asked: Query,
     pub(super) cells: usize,
     pub(super) withdrawn: bool,
     pub(super) cohort: Vec<NodeId>,
@@ -120,11 +122,13 @@ impl RunState {
                 let heads = query.heads().and(self.heads);
                 let name = query.name();
                 let cells = query.layout(self.program.context()).cells();
+                let asked = query.clone();
                 outputs.push_back(Output::PutBlob { blob: body, bytes });
                 let id = QueryId(u32::try_from(self.history.len()).unwrap_or(u32::MAX));
                 Phase::Asking(OpenQuery {
                     id,
                     name,
+                    asked,
                     wanted: DesiredQuery { id, body, heads },
                     cells,
                     opened: now.monotonic,
@@ -207,6 +211,7 @@ impl RunState {
         self.history.push(Closed {
             id: open.id,
             name: open.name,
+            asked: open.asked.clone(),
             cells: open.cells,
             withdrawn: merged.is_none(),
             cohort: if merged.is_some() { open.stored.keys().copied().collect() } else { Vec::new() },
@@ -243,11 +248,10 @@ impl RunState {
         let mut failed = None;
         for SealedQuery { query, merged, cohort, declined } in history.seals {
             self.measure_next_policy();
-            let (name, cells) = match self.program.query() {
-                Some(query) => (query.name(), query.layout(self.program.context()).cells()),
-                None => break,
-            };
-            self.history.push(Closed { id: query, name, cells, withdrawn: merged.is_none(), cohort, declined });
+            let Some(asked) = self.program.query().cloned() else { break };
+            let (name, cells) = (asked.name(), asked.layout(self.program.context()).cells());
+            let withdrawn = merged.is_none();
+            self.history.push(Closed { id: query, name, asked, cells, withdrawn, cohort, declined });
             if let Err(error) = self.advance(merged.as_ref()) {
                 failed = Some(error);
                 break;

@@ -13,7 +13,7 @@ use super::quantise::round_64;
 
 /// Rows that wait before they are multiplied. Long enough for the matrix product to run at full speed,
 /// short enough to hold a chunk for each exit.
-pub(super) const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 128;
 /// Rows of the triangle that are computed at once, so that scratch grows with `D` and not with `D²`.
 const STRIP: usize = 256;
 

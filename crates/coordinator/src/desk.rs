@@ -1,0 +1,189 @@
+//! One thread that owns the [`Core`]. Everybody else asks it.
+//!
+//! Questions are closures, answered in the order they come. After everything that was waiting has been taken in, the
+//! core works once: so contributions that arrive together are committed together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use exeunt_protocol::NodeId;
+use exeunt_protocol::coordinator::{Input, Now, Ticket};
+use exeunt_protocol::message::{Ack, Contribution, Desired, Hello};
+use tokio::sync::{oneshot, watch};
+
+use crate::core::{Core, CoreError, Effect};
+
+/// How often the core works when nothing happens.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Questions taken in before the core works.
+const BATCH: usize = 1024;
+
+/// The coordinator has stopped, because its store failed or its process ends.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the coordinator has stopped{}", why.as_ref().map(|w| format!(": {w}")).unwrap_or_default())]
+pub struct Stopped {
+    /// What happened, if it was not asked to.
+    pub why: Option<Arc<str>>,
+}
+
+type Question = Box<dyn FnOnce(&mut Desk) + Send>;
+
+/// What the thread owns.
+pub(crate) struct Desk {
+    pub(crate) core: Core,
+    pub(crate) now: Now,
+    /// What each connected node is wanted to do; the number tells connections of one node apart.
+    outboxes: BTreeMap<NodeId, (u64, watch::Sender<Desired>)>,
+    tickets: BTreeMap<Ticket, oneshot::Sender<Ack>>,
+    next: u64,
+}
+
+/// Asks the thread. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    questions: mpsc::Sender<Question>,
+    ended: watch::Receiver<Option<Stopped>>,
+}
+
+/// The clock that the desk tells the time by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic: self.start.elapsed(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+    }
+}
+
+impl Handle {
+    /// Starts the thread.
+    pub(crate) fn start(core: Core, clock: Clock) -> std::io::Result<Self> {
+        let (questions, asked) = mpsc::channel::<Question>();
+        let (end, ended) = watch::channel(None);
+        let mut desk =
+            Desk { core, now: clock.now(), outboxes: BTreeMap::new(), tickets: BTreeMap::new(), next: 0 };
+        std::thread::Builder::new().name("exeunt-core".to_owned()).spawn(move || {
+            let result = desk.serve(&asked, clock);
+            if let Err(error) = &result {
+                tracing::error!("{error}");
+            }
+            let why = result.err().map(|error| Arc::from(error.to_string()));
+            // Whoever still asks learns of it by the closed channel.
+            let _ = end.send(Some(Stopped { why }));
+        })?;
+        Ok(Self { questions, ended })
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Desk) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(move |desk| {
+            // The asker may have gone; then nobody wants the answer.
+            let _ = reply.send(question(desk));
+        });
+        answer.await.map_err(|_gone| self.reason())
+    }
+
+    /// Says something that needs no answer.
+    pub(crate) fn tell(&self, question: impl FnOnce(&mut Desk) + Send + 'static) {
+        // When the thread is gone, askers find out; tellers need not.
+        let _ = self.questions.send(Box::new(question));
+    }
+
+    /// Waits until the thread has ended.
+    pub(crate) async fn ended(&self) -> Stopped {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(stopped) => stopped.clone().unwrap_or(Stopped { why: None }),
+            Err(_gone) => Stopped { why: None },
+        }
+    }
+
+    fn reason(&self) -> Stopped {
+        self.ended.borrow().clone().unwrap_or(Stopped { why: None })
+    }
+}
+
+impl Desk {
+    fn serve(&mut self, asked: &mpsc::Receiver<Question>, clock: Clock) -> Result<(), CoreError> {
+        loop {
+            let wait = self.core.timeout().map_or(IDLE, |at| at.saturating_sub(clock.now().monotonic));
+            let first = match asked.recv_timeout(wait) {
+                Ok(question) => Some(question),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            self.now = clock.now();
+            match first {
+                Some(first) => {
+                    first(self);
+                    asked.try_iter().take(BATCH).for_each(|question| question(self));
+                }
+                None => self.core.handle(self.now, Input::Tick),
+            }
+            for effect in self.core.work(self.now)? {
+                self.perform(effect);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { node, desired } => {
+                if let Some((_, outbox)) = self.outboxes.get(&node) {
+                    outbox.send_replace(desired);
+                }
+            }
+            Effect::Acknowledge { ticket, ack } => {
+                if let Some(reply) = self.tickets.remove(&ticket) {
+                    // The node may have gone; it will deliver again.
+                    let _ = reply.send(ack);
+                }
+            }
+        }
+    }
+
+    /// A node's control stream is up. What is wanted of it comes by the receiver; the number names the connection.
+    pub(crate) fn connected(&mut self, node: NodeId, hello: Hello) -> (u64, watch::Receiver<Desired>) {
+        self.next += 1;
+        let (outbox, desired) = watch::channel(Desired::default());
+        self.outboxes.insert(node, (self.next, outbox));
+        self.core.handle(self.now, Input::Connected { node, hello });
+        (self.next, desired)
+    }
+
+    /// A control stream is down. A later connection of the same node is not affected.
+    pub(crate) fn disconnected(&mut self, node: NodeId, number: u64) {
+        if self.outboxes.get(&node).is_some_and(|(current, _)| *current == number) {
+            self.outboxes.remove(&node);
+            self.core.handle(self.now, Input::Disconnected { node });
+        }
+    }
+
+    /// A contribution arrived; the acknowledgement comes by the receiver.
+    pub(crate) fn arrived(
+        &mut self,
+        node: NodeId,
+        contribution: Contribution,
+        bytes: Vec<u8>,
+    ) -> oneshot::Receiver<Ack> {
+        self.next += 1;
+        let ticket = Ticket(self.next);
+        let (reply, ack) = oneshot::channel();
+        self.tickets.insert(ticket, reply);
+        self.core.arrived(self.now, node, contribution, bytes, ticket);
+        ack
+    }
+}

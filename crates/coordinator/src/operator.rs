@@ -1,0 +1,169 @@
+//! Answering an operator: one request, one response, on a stream of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use exeunt_link::limits::MAX_BLOB;
+use exeunt_link::{Blob, PeerId, Receiver, Secret, Sender, Token};
+use exeunt_network::Network;
+use exeunt_protocol::NodeId;
+use exeunt_protocol::coordinator::{Input, Now};
+use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
+use exeunt_protocol::spec::RunFile;
+use exeunt_stats::Digest;
+use exeunt_store::TokenRecord;
+
+use crate::core::{Core, CoreError};
+use crate::desk::Desk;
+use crate::peer::StreamError;
+use crate::service::Shared;
+
+/// Longest request.
+const MAX_REQUEST: usize = 1 << 20;
+
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) -> Result<(), StreamError> {
+    // JSON inside the frame: a run file is written for people and changes from version to version.
+    let request: Vec<u8> = receiver.expect(MAX_REQUEST).await?;
+    let request: OperatorRequest =
+        serde_json::from_slice(&request).map_err(|error| StreamError::Refused(error.to_string()))?;
+    let response = match request {
+        OperatorRequest::PutBlob { blob, bytes } => put_blob(shared, blob, bytes, &mut receiver).await?,
+        OperatorRequest::Token { valid_s, label } => token(shared, valid_s, label).await?,
+        OperatorRequest::StartRun { file, network } => start_run(shared, *file, network).await?,
+        OperatorRequest::Revoke { node } => {
+            let response = shared.desk.ask(move |desk| or_refused(revoke(desk, node))).await?;
+            if response == OperatorResponse::Done {
+                shared.server.revoke(PeerId::from_bytes(*node.as_bytes()));
+            }
+            response
+        }
+        other => shared.desk.ask(move |desk| or_refused(look(&mut desk.core, desk.now, other))).await?,
+    };
+    let json = serde_json::to_vec(&response).map_err(|error| StreamError::Refused(error.to_string()))?;
+    sender.send(&Blob::of(&json)).await?;
+    sender.send_bytes(&json).await?;
+    Ok(sender.finish().await?)
+}
+
+fn or_refused(result: Result<OperatorResponse, CoreError>) -> OperatorResponse {
+    result.unwrap_or_else(|error| OperatorResponse::Refused { why: chain(&error) })
+}
+
+/// Everything that is answered by the core alone.
+fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorResponse, CoreError> {
+    Ok(match request {
+        OperatorRequest::Nodes => {
+            OperatorResponse::Nodes(core.node_rows(|node| PeerId::from_bytes(*node.as_bytes()).short())?)
+        }
+        OperatorRequest::HasBlob { blob } => OperatorResponse::HasBlob(core.blob(blob)?.is_some()),
+        OperatorRequest::Runs => OperatorResponse::Runs(core.run_rows(now)?),
+        OperatorRequest::Show { run } => {
+            let run = core.run_named(run.as_ref())?;
+            core.flush_traffic()?;
+            OperatorResponse::Show(Box::new(core.report(now, &run)?))
+        }
+        OperatorRequest::Stop { run } => {
+            core.stop_run(now, &run)?;
+            OperatorResponse::Done
+        }
+        OperatorRequest::SetPolicy { run, wish } => {
+            let run = core.run_named(run.as_ref())?;
+            let version = core.set_policy(now, &run, &wish)?;
+            OperatorResponse::Policy { run, version }
+        }
+        OperatorRequest::Snapshot { run } => {
+            let run = core.run_named(run.as_ref())?;
+            match core.snapshot(now, &run)? {
+                Some(names) => OperatorResponse::Snapshot(Box::new(names)),
+                None => OperatorResponse::Refused { why: format!("'{run}' has no snapshot yet") },
+            }
+        }
+        OperatorRequest::Token { .. }
+        | OperatorRequest::Revoke { .. }
+        | OperatorRequest::PutBlob { .. }
+        | OperatorRequest::StartRun { .. } => OperatorResponse::Refused { why: "misdirected request".to_owned() },
+    })
+}
+
+fn revoke(desk: &mut Desk, node: NodeId) -> Result<OperatorResponse, CoreError> {
+    let known = desk.core.store().nodes()?.into_iter().find(|(known, _)| *known == node);
+    let Some((_, mut record)) = known else {
+        return Ok(OperatorResponse::Refused { why: format!("there is no node {node}") });
+    };
+    record.revoked = true;
+    desk.core.store_mut().save_node(node, &record, desk.now.unix_ms)?;
+    desk.core.handle(desk.now, Input::Revoked { node });
+    Ok(OperatorResponse::Done)
+}
+
+async fn put_blob(
+    shared: &Arc<Shared>,
+    digest: Digest,
+    bytes: u64,
+    receiver: &mut Receiver,
+) -> Result<OperatorResponse, StreamError> {
+    let bytes = receiver.recv_blob(Blob { length: bytes, digest }, MAX_BLOB).await?;
+    let put = move |desk: &mut Desk| {
+        or_refused(desk.core.store_mut().put_blob(digest, &bytes).map_err(CoreError::from).map(|()| OperatorResponse::Done))
+    };
+    Ok(shared.desk.ask(put).await?)
+}
+
+async fn token(shared: &Arc<Shared>, valid_s: u64, label: String) -> Result<OperatorResponse, StreamError> {
+    let secret = Secret::random();
+    let expires = SystemTime::now() + Duration::from_secs(valid_s);
+    let unix = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let record = TokenRecord {
+        label,
+        expires_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        used_by: None,
+    };
+    let digest = secret.digest();
+    let added =
+        shared.desk.ask(move |desk| desk.core.store_mut().add_token(digest, &record, desk.now.unix_ms)).await?;
+    if let Err(error) = added {
+        return Ok(OperatorResponse::Refused { why: chain(&error) });
+    }
+    let addresses = shared.whereabouts.advertised.clone();
+    Ok(match Token::new(addresses, shared.authority.id(), secret, expires) {
+        Ok(token) => OperatorResponse::Token { token: token.to_string(), expires: unix.as_secs() },
+        Err(error) => OperatorResponse::Refused { why: error.to_string() },
+    })
+}
+
+/// The network is analysed away from the desk: it may take a second, and others wait there.
+async fn start_run(shared: &Arc<Shared>, file: RunFile, network: Digest) -> Result<OperatorResponse, StreamError> {
+    let bytes = shared.desk.ask(move |desk| desk.core.store().read_blob(network, 0, usize::MAX)).await?;
+    let refused = |why: String| Ok(OperatorResponse::Refused { why });
+    let bytes = match bytes {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return refused(format!("the network {} was not sent", network.short())),
+        Err(error) => return refused(chain(&error)),
+    };
+    let read = tokio::task::spawn_blocking(move || Network::from_bytes(bytes)).await;
+    let network = match read {
+        Ok(Ok(network)) => network,
+        Ok(Err(error)) => return refused(chain(&error)),
+        Err(error) => return refused(error.to_string()),
+    };
+    let start = move |desk: &mut Desk| {
+        or_refused(desk.core.start_run(desk.now, &file, &network).map(|run| OperatorResponse::Started { run }))
+    };
+    Ok(shared.desk.ask(start).await?)
+}
+
+/// An error with everything that led to it, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,192 @@
+//! A node's connection: its control stream, the blobs it fetches, the tables it delivers.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use exeunt_link::{Blob, CloseCode, Connection, Opened, Reason, Receiver, RecvError, Role, SendError, Sender};
+use exeunt_protocol::message::{
+    Ack, ContributeReply, Contribution, FetchReply, FromNode, OLDEST_VERSION, Rejection, Request, ToNode, VERSION,
+};
+use exeunt_protocol::coordinator::Input;
+use exeunt_protocol::{NodeId, QueryId, RunId};
+use exeunt_stats::Digest;
+
+use crate::desk::{Handle, Stopped};
+use crate::service::Shared;
+
+/// Longest message of a node.
+const MAX_WORD: usize = 64 << 10;
+/// Longest table of a node.
+const MAX_TABLE: u64 = 256 << 20;
+/// Bytes read from the store at a time.
+const PIECE: usize = 1 << 20;
+
+/// Why a stream ended early. The connection goes on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error(transparent)]
+    Receive(#[from] RecvError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Serves a connection until it is gone.
+pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let name = connection.peer().name.clone();
+    while let Ok(opened) = connection.accept().await {
+        match opened {
+            Opened::Renewal(request) => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    if let Err(error) = request.accept(&shared.authority, SystemTime::now()).await {
+                        tracing::warn!("certificate not renewed: {error}");
+                    }
+                });
+            }
+            Opened::Stream(sender, receiver) => {
+                let (shared, connection, name) = (Arc::clone(&shared), connection.clone(), name.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = stream(&shared, &connection, sender, receiver).await {
+                        tracing::debug!(peer = name, "stream: {error}");
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn stream(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) -> Result<(), StreamError> {
+    let peer = connection.peer();
+    let request: Request = receiver.expect(MAX_WORD).await?;
+    let node = NodeId::from_bytes(*peer.id.as_bytes());
+    match (request, peer.role) {
+        (Request::Control, Role::Node) => control(&shared.desk, connection, node, sender, receiver).await,
+        (Request::Contribute(contribution), Role::Node) => {
+            contribute(&shared.desk, node, contribution, sender, receiver).await
+        }
+        (Request::Fetch { blob, offset, purpose }, role) => {
+            let charge = (role == Role::Node).then_some(node);
+            fetch(&shared.desk, charge, blob, offset, purpose, &mut sender).await
+        }
+        (Request::Operator, Role::Operator) => crate::operator::answer(shared, sender, receiver).await,
+        (request, role) => {
+            let name = match request {
+                Request::Operator => "an operator's request",
+                _ => "a node's request",
+            };
+            Err(StreamError::Refused(format!("{name} from a {role}")))
+        }
+    }
+}
+
+async fn control(
+    desk: &Handle,
+    connection: &Connection,
+    node: NodeId,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) -> Result<(), StreamError> {
+    let FromNode::Hello(hello) = receiver.expect(MAX_WORD).await? else {
+        connection.close(Reason::new(CloseCode::Protocol, "the first word must be a hello"));
+        return Ok(());
+    };
+    if hello.oldest > VERSION || hello.newest < OLDEST_VERSION {
+        let (from, to) = (hello.oldest, hello.newest);
+        let text = format!("node speaks versions {from} to {to}, coordinator {OLDEST_VERSION} to {VERSION}");
+        connection.close(Reason::new(CloseCode::Incompatible, text));
+        return Ok(());
+    }
+    sender.send(&ToNode::Welcome { version: hello.newest.min(VERSION) }).await?;
+    let (number, mut desired) = desk.ask(move |desk| desk.connected(node, hello)).await?;
+    let result = async {
+        loop {
+            tokio::select! {
+                changed = desired.changed() => {
+                    if changed.is_err() {
+                        connection.close(CloseCode::Superseded);
+                        return Ok(());
+                    }
+                    let wanted = desired.borrow_and_update().clone();
+                    sender.send(&ToNode::Desired(wanted)).await?;
+                }
+                word = receiver.recv::<FromNode>(MAX_WORD) => match word? {
+                    Some(word) => desk.tell(move |desk| desk.core.handle(desk.now, Input::Said { node, word })),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+    .await;
+    desk.tell(move |desk| desk.disconnected(node, number));
+    result
+}
+
+async fn contribute(
+    desk: &Handle,
+    node: NodeId,
+    contribution: Contribution,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) -> Result<(), StreamError> {
+    let asked = contribution.clone();
+    if let Err(rejection) = desk.ask(move |desk| desk.core.wanted(node, &asked)).await? {
+        sender.send(&ContributeReply::Done(Ack::Rejected(rejection))).await?;
+        return Ok(sender.finish().await?);
+    }
+    sender.send(&ContributeReply::Begin { offset: 0 }).await?;
+    let blob = Blob { length: contribution.table.bytes, digest: contribution.table.digest };
+    let (run, query) = (contribution.run.clone(), contribution.query);
+    let ack = match receiver.recv_blob(blob, MAX_TABLE).await {
+        Ok(bytes) => {
+            let ack = desk.ask(move |desk| desk.arrived(node, contribution, bytes)).await?;
+            ack.await.map_err(|_gone| Stopped { why: None })?
+        }
+        Err(RecvError::Blob(error)) => Ack::Rejected(Rejection::Malformed { what: error.to_string() }),
+        Err(error) => return Err(error.into()),
+    };
+    sender.send(&ContributeReply::Done(ack)).await?;
+    let (up, down) = (receiver.bytes(), sender.bytes());
+    desk.tell(move |desk| desk.core.charge(run, query, node, up, down));
+    Ok(sender.finish().await?)
+}
+
+async fn fetch(
+    desk: &Handle,
+    charge: Option<NodeId>,
+    blob: Digest,
+    offset: u64,
+    purpose: Option<(RunId, QueryId)>,
+    sender: &mut Sender,
+) -> Result<(), StreamError> {
+    let refused = |error: crate::core::CoreError| StreamError::Refused(error.to_string());
+    let found = desk.ask(move |desk| desk.core.blob(blob)).await?.map_err(refused)?;
+    let Some(found) = found else {
+        sender.send(&FetchReply::Unknown).await?;
+        return Ok(sender.finish().await?);
+    };
+    sender.send(&FetchReply::Begin { bytes: found.bytes }).await?;
+    let mut at = offset;
+    while at < found.bytes {
+        let piece = desk.ask(move |desk| desk.core.store().read_blob(blob, at, PIECE)).await?;
+        let piece = piece.map_err(|error| refused(error.into()))?.unwrap_or_default();
+        if piece.is_empty() {
+            break;
+        }
+        at += piece.len() as u64;
+        sender.send_bytes(&piece).await?;
+    }
+    if let (Some(node), Some((run, query))) = (charge, purpose) {
+        let down = sender.bytes();
+        desk.tell(move |desk| desk.core.charge(run, query, node, 0, down));
+    }
+    Ok(sender.finish().await?)
+}

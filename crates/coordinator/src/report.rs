@@ -1,0 +1,191 @@
+//! What a person may see of a run: the machine's status, and what each node gave, read back from the store.
+
+use exeunt_exits::{Part, Query};
+use exeunt_protocol::coordinator::{Now, Standing};
+use exeunt_protocol::operator::{NodePoint, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames};
+use exeunt_protocol::{NodeId, QueryId, RunId};
+use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
+use exeunt_store::Seal;
+
+use crate::core::{Core, CoreError};
+
+impl Core {
+    /// Everything there is to see of a run.
+    ///
+    /// # Errors
+    /// [`CoreError`].
+    pub fn report(&self, now: Now, run: &RunId) -> Result<RunReport, CoreError> {
+        let status = self.machine.run_status(now, run)?;
+        let seals = self.store.seals(run)?;
+        let traffic = self.store.traffic(run)?;
+        let asked = self.machine.queries(run);
+        let mut nodes = Vec::new();
+        for (node, record) in self.store.nodes()? {
+            let took_part = seals.iter().any(|(_, seal)| seal.cohort.iter().any(|(member, ..)| *member == node));
+            if record.revoked && !took_part {
+                continue;
+            }
+            let mut report = NodeReport {
+                node,
+                name: record.name,
+                samples: None,
+                withheld_classes: None,
+                without_second_moments: Vec::new(),
+                network_accuracy: None,
+                curve: Vec::new(),
+                traffic: traffic
+                    .iter()
+                    .filter(|(_, of, _)| *of == node)
+                    .map(|(query, _, traffic)| QueryTraffic { query: *query, up: traffic.up, down: traffic.down })
+                    .collect(),
+            };
+            let described = seals.iter().zip(&asked).filter(|(_, query)| tells_of_nodes(query));
+            let curve = asked.iter().position(|query| on_evaluation(query));
+            for ((id, seal), query) in described {
+                if on_evaluation(query) && curve != Some(id.0 as usize) {
+                    continue;
+                }
+                if let Some(table) = self.counted(run, *id, seal, node)? {
+                    self.describe(run, query, &table, &mut report);
+                }
+            }
+            nodes.push(report);
+        }
+        Ok(RunReport { status, digest: digest(&seals), nodes })
+    }
+
+    /// A node's table, where it was counted.
+    fn counted(&self, run: &RunId, query: QueryId, seal: &Seal, node: NodeId) -> Result<Option<Table>, CoreError> {
+        if !seal.cohort.iter().any(|(member, ..)| *member == node) {
+            return Ok(None);
+        }
+        let Some(bytes) = self.store.contribution(run, query, node)? else { return Ok(None) };
+        let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
+        // It was decoded before it was stored; a failure here is a damaged disk, which merging reports.
+        Ok(packed::decode(&bytes, cells).ok().map(Table::from_cells))
+    }
+
+    fn describe(&self, run: &RunId, query: &Query, table: &Table, report: &mut NodeReport) {
+        let Some(entry) = self.entries.get(run) else { return };
+        match query {
+            Query::Census => {
+                let count = |i: usize| table.cells().get(i).map_or(0, |n| u64::try_from(*n).unwrap_or(0));
+                report.samples = Some([count(0), count(1), count(2)]);
+            }
+            Query::Moments { second, .. } => {
+                let shape: MomentsShape = entry.context.moments_shape(second);
+                let Ok(view) = MomentsView::new(&shape, table) else { return };
+                report.withheld_classes = Some(view.withheld_classes());
+                report.without_second_moments = (0..shape.exits.len())
+                    .filter(|e| shape.exits[*e].second && view.paired_count(*e).iter().sum::<u64>() == 0)
+                    .collect();
+            }
+            Query::Evaluate { .. } => {
+                if let Some(curve) = exeunt_exits::node_curve(&entry.context, query, table) {
+                    report.network_accuracy = Some(curve.network_accuracy);
+                    report.curve = curve
+                        .points
+                        .iter()
+                        .map(|point| NodePoint { cost: point.cost, accuracy: point.accuracy })
+                        .collect();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The nodes, with those that were shut out.
+    ///
+    /// # Errors
+    /// [`CoreError`].
+    pub fn node_rows(&self, short: impl Fn(NodeId) -> String) -> Result<Vec<NodeRow>, CoreError> {
+        let live = self.machine.node_statuses();
+        let rows = self.store.nodes()?.into_iter().map(|(node, record)| {
+            let known = live.iter().find(|status| status.node == node).cloned();
+            NodeRow {
+                short: short(node),
+                status: known.unwrap_or(exeunt_protocol::coordinator::NodeStatus {
+                    node,
+                    name: record.name.clone(),
+                    connected: false,
+                    last_seen_ms: None,
+                    software: None,
+                    engine: None,
+                }),
+                revoked: record.revoked,
+                enrolled_ms: record.enrolled_ms,
+            }
+        });
+        Ok(rows.collect())
+    }
+
+    /// The runs, oldest first.
+    ///
+    /// # Errors
+    /// [`CoreError`].
+    pub fn run_rows(&self, now: Now) -> Result<Vec<RunRow>, CoreError> {
+        let mut runs: Vec<_> = self.entries.iter().collect();
+        runs.sort_by_key(|(_, entry)| entry.number);
+        let row = |(run, entry): (&RunId, &crate::core::RunEntry)| {
+            let status = self.machine.run_status(now, run)?;
+            let standing = match &status.standing {
+                Standing::Asking { query, name } => {
+                    format!("asking {name} ({query}), {} of {} answers", status.answers, status.answers + status.waiting_for.len())
+                }
+                Standing::Sealing { query } => format!("merging {query}"),
+                Standing::Ready => "ready".to_owned(),
+                Standing::Failed { why } => format!("failed: {why}"),
+                Standing::Stopped => "stopped".to_owned(),
+            };
+            Ok(RunRow { run: run.clone(), standing, started_ms: entry.started_ms })
+        };
+        runs.into_iter().map(row).collect()
+    }
+
+    /// The blobs that make up a run's snapshot; `None` before there is one.
+    ///
+    /// # Errors
+    /// [`CoreError`].
+    pub fn snapshot(&self, now: Now, run: &RunId) -> Result<Option<SnapshotNames>, CoreError> {
+        let status = self.machine.run_status(now, run)?;
+        let (Some(heads), Some(entry)) = (status.snapshot, self.entries.get(run)) else { return Ok(None) };
+        let seals = self.store.seals(run)?;
+        let mut counts = Vec::new();
+        for ((_, seal), query) in seals.iter().zip(self.machine.queries(run)) {
+            if let (Query::Moments { second, .. }, Some(bytes)) = (query, &seal.merged) {
+                let shape: MomentsShape = entry.context.moments_shape(&second);
+                let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
+                if let Some(table) = packed::decode(bytes, cells).ok().map(Table::from_cells)
+                    && let Ok(view) = MomentsView::new(&shape, &table)
+                {
+                    counts = (0..shape.exits.len()).map(|e| view.count(e)).collect();
+                }
+            }
+        }
+        Ok(Some(SnapshotNames {
+            run: run.clone(),
+            heads,
+            classes: entry.context.class_names.clone(),
+            taps: entry.context.exits.iter().map(|exit| exit.tap.clone()).collect(),
+            counts,
+            network: entry.options.network.digest,
+            digest: digest(&seals),
+        }))
+    }
+}
+
+/// Whether a query's answer is shown node by node.
+fn tells_of_nodes(query: &Query) -> bool {
+    matches!(query, Query::Census | Query::Moments { .. }) || on_evaluation(query)
+}
+
+/// The first of these reads the fleet's curve; later ones measure single policies.
+fn on_evaluation(query: &Query) -> bool {
+    matches!(query, Query::Evaluate { part: Part::Evaluation, .. })
+}
+
+/// BLAKE3 over the digests of the merged tables, in order.
+fn digest(seals: &[(QueryId, Seal)]) -> Digest {
+    let bytes: Vec<u8> = seals.iter().filter_map(|(_, seal)| seal.digest).flat_map(|d| *d.as_bytes()).collect();
+    Digest::of(&bytes)
+}

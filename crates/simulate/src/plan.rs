@@ -1,0 +1,111 @@
+//! What to simulate.
+
+use std::path::{Path, PathBuf};
+
+use exeunt_coordinator::CoreError;
+use exeunt_data::Partition;
+use exeunt_network::{LoadError, Network};
+use exeunt_protocol::message::Refusal;
+use exeunt_protocol::operator::RunReport;
+use exeunt_protocol::run_file::RunFileError;
+use exeunt_protocol::spec::RunFile;
+
+/// A run file with everything it needs on this machine.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The run file.
+    pub file: RunFile,
+    /// The network.
+    pub network: Network,
+    /// Folder of the samples.
+    pub data: PathBuf,
+    /// Number of nodes.
+    pub nodes: u32,
+    /// How samples are dealt out to them.
+    pub partition: Partition,
+    /// Seeds the partition.
+    pub seed: u64,
+    /// Threads to compute with.
+    pub threads: usize,
+}
+
+/// Why a run file cannot be simulated here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The run file cannot be read.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The run file is wrong.
+    #[error(transparent)]
+    RunFile(#[from] RunFileError),
+    /// The network cannot be loaded.
+    #[error(transparent)]
+    Network(#[from] LoadError),
+    /// Nobody said where the samples are.
+    #[error("{path}: data.root is missing: name the folder of the samples there or with --data")]
+    NoData {
+        /// The run file.
+        path: PathBuf,
+    },
+}
+
+impl Plan {
+    /// Reads a run file. Its paths are relative to it; `network` and `data` come before them.
+    ///
+    /// # Errors
+    /// See [`PlanError`].
+    pub fn read(path: &Path, network: Option<&Path>, data: Option<&Path>) -> Result<Self, PlanError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| PlanError::File { path: path.to_owned(), source })?;
+        let file = RunFile::parse(&text, &path.display().to_string())?;
+        let beside = path.parent().unwrap_or(Path::new("."));
+        let network = Network::load(&network.map_or_else(|| beside.join(&file.network), Path::to_owned))?;
+        let data = match (data, &file.data.root) {
+            (Some(data), _) => data.to_owned(),
+            (None, Some(root)) => beside.join(root),
+            (None, None) => return Err(PlanError::NoData { path: path.to_owned() }),
+        };
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self { file, network, data, nodes: 1, partition: Partition::Uniform, seed: 0, threads })
+    }
+}
+
+/// What came of a simulation.
+#[derive(Debug, Clone)]
+pub struct Simulated {
+    /// Everything there is to see of the run.
+    pub report: RunReport,
+}
+
+/// Why a simulation ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SimulateError {
+    /// The coordinator cannot go on.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// A node cannot take part.
+    #[error("the nodes cannot take part: {0}")]
+    Node(Refusal),
+    /// The run failed.
+    #[error("the run failed: {why}")]
+    Run {
+        /// Why.
+        why: String,
+    },
+    /// Nothing is left to happen, and the run is not done.
+    #[error("the run does not go on; it waits for {waiting}")]
+    Stuck {
+        /// For whom, and why.
+        waiting: String,
+    },
+    /// Something that was written cannot be read.
+    #[error("{0}")]
+    Content(String),
+}
