@@ -6,7 +6,7 @@ use exeunt_data::picked_one_in;
 use exeunt_exits::{Heads, Outcomes, OutcomesBuilder, Part, Query};
 use exeunt_protocol::message::Refusal;
 use exeunt_stats::{
-    Digest, ExitShape, Floors, MomentsAccumulator, MomentsShape, RangeCounter, SpreadAccumulator, SpreadShape, Table,
+    Digest, ExitShape, FinishError, Floors, MomentsAccumulator, MomentsShape, RangeCounter, SpreadAccumulator, SpreadShape, Table,
 };
 
 use crate::session::{Session, Watch, chain};
@@ -37,11 +37,11 @@ impl Session {
             Query::Spread { scales, .. } => self.spread(scales, heads()?, watch),
             Query::Confidence { heads: digest, part, edges } => {
                 let outcomes = self.outcomes(*part, *digest, heads()?, margins, watch)?;
-                outcomes.histograms(edges).map_err(|error| Refusal::Failed { what: chain(&error) })
+                outcomes.histograms(edges).map_err(failed)
             }
             Query::Evaluate { heads: digest, part, policies } => {
                 let outcomes = self.outcomes(*part, *digest, heads()?, margins, watch)?;
-                outcomes.tally(policies).map_err(|error| Refusal::Failed { what: chain(&error) })
+                outcomes.tally(policies).map_err(failed)
             }
         }
     }
@@ -66,10 +66,7 @@ impl Session {
             &picked,
             watch,
             || RangeCounter::new(exits),
-            |counter, batch| {
-                counter.add(batch.pooled);
-                Ok(())
-            },
+            |counter, batch| counter.add(batch.pooled).map_err(failed),
         )?;
         merge(counters.into_iter().map(RangeCounter::finish))
     }
@@ -87,42 +84,43 @@ impl Session {
         };
         let samples = self.part(Part::Statistics);
         let counts = samples.class_counts(shape.classes);
-        let floors =
-            Floors { min_count: self.spec().floors.min_count, second_factor: self.spec().floors.second_factor };
+        let empty = MomentsAccumulator::new(shape, scales.to_vec(), &counts, &self.floors()).map_err(failed)?;
         let accumulators = self.pass(
             Part::Statistics,
             &self.all(Part::Statistics),
             watch,
-            || MomentsAccumulator::new(shape.clone(), scales.to_vec(), &counts, &floors),
-            |accumulator, batch| {
-                accumulator.add(batch.labels, batch.pooled).map_err(|error| Refusal::Failed { what: chain(&error) })
-            },
+            || empty.sibling(),
+            |accumulator, batch| accumulator.add(batch.labels, batch.pooled).map_err(failed),
         )?;
-        let mut accumulators = accumulators.into_iter();
-        let nothing = || Refusal::Failed { what: "no thread ran".to_owned() };
-        let mut total = accumulators.next().ok_or_else(nothing)?;
-        for other in accumulators {
-            total.absorb(other).map_err(|error| Refusal::Failed { what: chain(&error) })?;
+        let mut total = empty.sibling();
+        for accumulator in accumulators {
+            total.absorb(accumulator).map_err(failed)?;
         }
-        total.finish().map_err(|excluded| Refusal::OutOfRange {
-            left_out: excluded.left_out(),
-            samples: excluded.samples(),
-        })
+        total.finish().map_err(unfinished)
     }
 
     fn spread(&self, scales: &[exeunt_stats::Scale], heads: &Heads, watch: &Watch) -> Result<Table, Refusal> {
         self.enough(Part::Statistics)?;
         let shape = SpreadShape { classes: self.spec().classes.len(), exits: self.spec().exits.len() };
+        let empty =
+            SpreadAccumulator::new(shape, scales.to_vec(), heads.means(), heads.present()).map_err(failed)?;
         let accumulators = self.pass(
             Part::Statistics,
             &self.all(Part::Statistics),
             watch,
-            || SpreadAccumulator::new(shape.clone(), scales.to_vec(), heads.means(), heads.present()),
-            |accumulator, batch| {
-                accumulator.add(batch.pooled).map_err(|error| Refusal::Failed { what: chain(&error) })
-            },
+            || empty.sibling(),
+            |accumulator, batch| accumulator.add(batch.pooled).map_err(failed),
         )?;
-        merge(accumulators.into_iter().map(SpreadAccumulator::finish))
+        let mut total = empty.sibling();
+        for accumulator in accumulators {
+            total.absorb(accumulator).map_err(failed)?;
+        }
+        total.finish(&self.floors()).map_err(unfinished)
+    }
+
+    fn floors(&self) -> Floors {
+        let floors = self.spec().floors;
+        Floors { min_count: floors.min_count, second_factor: floors.second_factor }
     }
 
     /// Margins and rights of every sample of a part, from the last time or by a forward pass.
@@ -144,11 +142,7 @@ impl Session {
             &self.all(part),
             watch,
             || OutcomesBuilder::new(&rules),
-            |builder, batch| {
-                builder
-                    .add(heads, batch.labels, batch.pooled, batch.logits)
-                    .map_err(|error| Refusal::Failed { what: chain(&error) })
-            },
+            |builder, batch| builder.add(heads, batch.labels, batch.pooled, batch.logits).map_err(failed),
         )?;
         let outcomes = Arc::new(OutcomesBuilder::join(builders));
         margins.kept.retain(|(p, d, _)| *p != part && *d == digest);
@@ -162,12 +156,26 @@ impl Session {
     }
 }
 
+fn failed(error: impl std::error::Error) -> Refusal {
+    Refusal::Failed { what: chain(&error) }
+}
+
+/// Too many samples beyond the scale ask for a wider one; anything else is a failure.
+fn unfinished(error: FinishError) -> Refusal {
+    match error {
+        FinishError::TooManyExcluded(excluded) => {
+            Refusal::OutOfRange { left_out: excluded.total(), samples: excluded.samples }
+        }
+        other => failed(other),
+    }
+}
+
 fn merge(tables: impl IntoIterator<Item = Table>) -> Result<Table, Refusal> {
     let mut tables = tables.into_iter();
     let nothing = || Refusal::Failed { what: "no thread ran".to_owned() };
     let mut total = tables.next().ok_or_else(nothing)?;
     for table in tables {
-        total.merge(&table).map_err(|error| Refusal::Failed { what: chain(&error) })?;
+        total.merge(&table).map_err(failed)?;
     }
     Ok(total)
 }

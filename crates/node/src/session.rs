@@ -134,7 +134,160 @@ impl Model {
 ///
 /// # Errors
 /// [`Refusal::BadData`] names the file, what was found and what was expected.
-pub /// An error with everything that led to it, on one line.
+pub fn open_parts(spec: &RunSpec, place: &Workplace<'_>) -> Result<[Dataset; 3], Refusal> {
+    let parts = Reader::new(place.data, &spec.data, spec.seed, &spec.classes)
+        .all()
+        .map_err(|error| Refusal::BadData { what: chain(&error) })?;
+    Ok(match &place.share {
+        Some(share) => parts.map(|part| part.share(share)),
+        None => parts,
+    })
+}
+
+impl Session {
+    /// A run over these samples (statistics, calibration, evaluation), computed on this many threads.
+    pub fn new(model: Arc<Model>, parts: [Dataset; 3], threads: usize) -> Self {
+        let exits = 0..model.spec.exits.len();
+        let largest = exits.map(|e| model.segments.tap_shape(e).iter().product::<usize>()).max();
+        let batch = (BATCH_BYTES / (4 * largest.unwrap_or(1).max(1))).clamp(1, MAX_BATCH);
+        let bad = Mutex::new(BadFiles::new(model.spec.data.max_bad));
+        Self { model, parts, threads: threads.max(1), batch, bad }
+    }
+
+    /// What the run is.
+    pub fn spec(&self) -> &RunSpec {
+        &self.model.spec
+    }
+
+    /// The samples of a part.
+    pub fn part(&self, part: Part) -> &Dataset {
+        match part {
+            Part::Statistics => &self.parts[0],
+            Part::Calibration => &self.parts[1],
+            Part::Evaluation => &self.parts[2],
+        }
+    }
+
+    /// Names the samples of all parts by content.
+    pub fn data_digest(&self) -> Digest {
+        let digests: Vec<u8> = self.parts.iter().flat_map(|part| *part.digest().as_bytes()).collect();
+        Digest::of(&digests)
+    }
+
+    /// Samples that could not be read, each with the reason.
+    pub fn bad_files(&self) -> Vec<String> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner).named()
+    }
+
+    /// Passes samples of a part through the network, on all threads. Each thread folds its batches into an accumulator
+    /// of its own; which batch goes to which is left open, so the fold must not depend on it.
+    pub(crate) fn pass<A: Send>(
+        &self,
+        part: Part,
+        indices: &[usize],
+        watch: &Watch,
+        make: impl Fn() -> A + Sync,
+        step: impl Fn(&mut A, &Batch<'_>) -> Result<(), Refusal> + Sync,
+    ) -> Result<Vec<A>, Refusal> {
+        watch.begin(indices.len());
+        let batches: Vec<&[usize]> = indices.chunks(self.batch).collect();
+        let next = AtomicUsize::new(0);
+        let failed = Mutex::new(None);
+        let work = || {
+            let mut accumulator = make();
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if watch.cancelled.load(Ordering::Relaxed) {
+                    fail(&failed, Refusal::Failed { what: "not wanted any more".to_owned() });
+                    break;
+                }
+                if let Err(refusal) = self.forward(part, batch, &mut |b| step(&mut accumulator, b)) {
+                    fail(&failed, refusal);
+                    // The other threads find nothing left to do.
+                    next.store(batches.len(), Ordering::Relaxed);
+                    break;
+                }
+                watch.done.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            }
+            accumulator
+        };
+        let threads = self.threads.min(batches.len()).max(1);
+        let accumulators: Vec<A> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mine = work();
+            let joined = others.into_iter().filter_map(|thread| {
+                let panicked = |_panic| fail(&failed, Refusal::Failed { what: "a thread panicked".to_owned() });
+                thread.join().map_err(panicked).ok()
+            });
+            std::iter::once(mine).chain(joined).collect()
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(refusal) => Err(refusal),
+            None => Ok(accumulators),
+        }
+    }
+
+    fn forward(
+        &self,
+        part: Part,
+        indices: &[usize],
+        step: &mut dyn FnMut(&Batch<'_>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let dataset = self.part(part);
+        let (x, kept) = self.load(dataset, indices)?;
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let labels: Vec<u32> = kept.iter().map(|i| dataset.labels()[*i]).collect();
+        let (pooled, logits) = self.model.features(x.view())?;
+        let views: Vec<ArrayView2<'_, f32>> = pooled.iter().map(Array2::view).collect();
+        step(&Batch { labels: &labels, pooled: &views, logits: logits.view() })
+    }
+
+    /// Reads and preprocesses samples; those that cannot be read are counted and left out.
+    fn load(&self, dataset: &Dataset, indices: &[usize]) -> Result<(Array2<f32>, Vec<usize>), Refusal> {
+        let shape = self.model.segments.input_shape();
+        let numbers: usize = shape.iter().product();
+        let mut flat = Vec::with_capacity(indices.len() * numbers);
+        let mut kept = Vec::with_capacity(indices.len());
+        for &i in indices {
+            let name = dataset.name(i);
+            let image = dataset.load(i);
+            match image.and_then(|image| self.model.preprocess.append(&image, shape, &name, &mut flat)) {
+                Ok(()) => kept.push(i),
+                Err(error) => {
+                    let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+                    bad.note(&name, &error).map_err(|too_many| Refusal::BadData { what: too_many.to_string() })?;
+                }
+            }
+        }
+        let x = Array2::from_shape_vec((kept.len(), numbers), flat)
+            .map_err(|error| Refusal::BadData { what: error.to_string() })?;
+        Ok((x, kept))
+    }
+}
+
+/// Keeps the first reason.
+fn fail(failed: &Mutex<Option<Refusal>>, refusal: Refusal) {
+    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refusal);
+}
+
+fn pool_rows(
+    spec: &RunSpec,
+    e: usize,
+    shape: &[usize],
+    maps: ArrayView2<'_, f32>,
+    pooled: &mut Array2<f32>,
+) -> Result<(), Refusal> {
+    for (map, mut out) in maps.outer_iter().zip(pooled.outer_iter_mut()) {
+        let (Some(map), Some(out)) = (map.as_slice(), out.as_slice_mut()) else {
+            return Err(Refusal::Failed { what: "activations are not contiguous".to_owned() });
+        };
+        spec.exits[e].pool.apply(shape, map, out).map_err(|error| Refusal::ModelMismatch { what: chain(&error) })?;
+    }
+    Ok(())
+}
+
+/// An error with everything that led to it, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
