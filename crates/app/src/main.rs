@@ -1,2 +1,85 @@
-//! (being written)
-fn main() {}
+//! `exeunt`: the coordinator, its commands, simulations and the demo.
+
+mod cli;
+mod demo;
+mod failure;
+mod inspect;
+mod remote;
+mod serve;
+mod show;
+mod simulate;
+mod snapshot;
+mod summary;
+mod svg;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use exeunt_coordinator::Home;
+
+use crate::cli::{Cli, Command, Common};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { failure::BAD_INPUT } else { 0 };
+            // Nothing is left to do when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    if let Command::NodeProcess { args } = cli.command {
+        return exeunt_node::cli::main_with(std::iter::once("exeunt-node".to_owned()).chain(args));
+    }
+    start_logging(&cli.common);
+    let home = Home::new(cli.common.home.clone().unwrap_or_else(default_home));
+    match run(home, cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", failure::describe(&error));
+            ExitCode::from(failure::code(&error))
+        }
+    }
+}
+
+fn run(home: Home, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve { listen, advertise } => serve::serve(&home, listen, &advertise),
+        Command::Inspect { model, output } => inspect::inspect(&model, output.json),
+        Command::Simulate(arguments) => simulate::simulate(&arguments),
+        Command::Demo(arguments) => demo::demo(&arguments),
+        // Handled before logging starts.
+        Command::NodeProcess { .. } => Ok(()),
+        command => remote::run(&home, command),
+    }
+}
+
+fn default_home() -> PathBuf {
+    directories::ProjectDirs::from("", "", "exeunt")
+        .map_or_else(|| PathBuf::from("exeunt"), |dirs| dirs.data_dir().to_owned())
+}
+
+/// Log lines to stderr; `EXEUNT_LOG` before `-v`.
+fn start_logging(common: &Common) {
+    use tracing_subscriber::EnvFilter;
+    let level = match common.verbose {
+        0 => "warn",
+        1 => "info,exeunt_coordinator=debug,exeunt_link=debug",
+        _ => "debug,exeunt_coordinator=trace,exeunt_link=trace",
+    };
+    let filter = EnvFilter::try_from_env("EXEUNT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if common.log_json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}
+
+/// The runtime that commands wait on.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    use anyhow::Context as _;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the asynchronous runtime")
+}

@@ -128,7 +128,7 @@ fn beside(model: &Path, location: &str) -> Option<PathBuf> {
 type Visitor<'v, E> = dyn FnMut(&mut pb::TensorProto) -> Result<(), E> + 'v;
 
 fn each_tensor<E>(model: &mut pb::ModelProto, visit: &mut Visitor<'_, E>) -> Result<(), E> {
-    for graph in &mut model.graph {
+    if let Some(graph) = &mut model.graph {
         in_graph(graph, visit)?;
     }
     for function in &mut model.functions {

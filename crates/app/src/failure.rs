@@ -1,0 +1,58 @@
+//! What went wrong, in one line and in one number.
+
+use exeunt_coordinator::{ClientError, HomeError, ServiceError};
+use exeunt_network::LoadError;
+use exeunt_simulate::{LocalError, PlanError};
+
+/// Failed for another reason.
+const FAILED: u8 = 1;
+/// Wrong usage or bad input.
+pub(crate) const BAD_INPUT: u8 = 2;
+/// The coordinator does not answer.
+const UNREACHABLE: u8 = 3;
+/// The coordinator says no.
+const REFUSED: u8 = 4;
+
+/// Input that a person gave and that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadInput(pub(crate) String);
+
+/// The error and everything that led to it, each said once.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// The exit code for an error, as `--help` lists them.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<ClientError>() {
+        return of_client(error);
+    }
+    if let Some(LocalError::Client(error)) = error.downcast_ref::<LocalError>() {
+        return of_client(error);
+    }
+    let bad = error.downcast_ref::<BadInput>().is_some()
+        || error.downcast_ref::<PlanError>().is_some()
+        || error.downcast_ref::<LoadError>().is_some()
+        || matches!(error.downcast_ref(), Some(ServiceError::Serve(_)));
+    if bad { BAD_INPUT } else { FAILED }
+}
+
+fn of_client(error: &ClientError) -> u8 {
+    match error {
+        ClientError::Home(HomeError::NoCoordinator { .. }) => BAD_INPUT,
+        ClientError::Connect(_) | ClientError::Closed(_) => UNREACHABLE,
+        ClientError::Refused { .. } => REFUSED,
+        _ => FAILED,
+    }
+}

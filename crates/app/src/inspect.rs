@@ -1,0 +1,91 @@
+//! `exeunt inspect`: where a network can be left.
+
+use std::path::Path;
+
+use exeunt_network::Network;
+use serde::Serialize;
+
+use crate::show::{grid, right};
+
+#[derive(Serialize)]
+struct Inspected<'a> {
+    file: &'a Path,
+    hash: String,
+    bytes: usize,
+    opset: i64,
+    input: Tensor<'a>,
+    output: Tensor<'a>,
+    macs: u64,
+    uncounted_ops: &'a [String],
+    taps: Vec<TapRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct Tensor<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+}
+
+#[derive(Serialize)]
+struct TapRow<'a> {
+    name: &'a str,
+    op: &'a str,
+    shape: &'a [usize],
+    macs_until: u64,
+    cost: f64,
+    block_end: bool,
+}
+
+pub(crate) fn inspect(model: &Path, json: bool) -> anyhow::Result<()> {
+    let network = Network::load(model)?;
+    let total = network.macs();
+    let row = |tap: &'_ exeunt_network::Tap| -> (u64, f64) { (tap.macs_until.get(), tap.macs_until.ratio(total)) };
+    let inspected = Inspected {
+        file: model,
+        hash: network.hash().to_string(),
+        bytes: network.bytes().len(),
+        opset: network.opset(),
+        input: Tensor { name: &network.input().name, shape: &network.input().shape },
+        output: Tensor { name: &network.output().name, shape: &network.output().shape },
+        macs: total.get(),
+        uncounted_ops: network.uncounted_ops(),
+        taps: network
+            .taps()
+            .iter()
+            .map(|tap| TapRow {
+                name: &tap.name,
+                op: &tap.op,
+                shape: &tap.shape,
+                macs_until: row(tap).0,
+                cost: row(tap).1,
+                block_end: tap.block_end,
+            })
+            .collect(),
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&inspected)?);
+        return Ok(());
+    }
+    println!("{}", model.display());
+    println!("  BLAKE3  {}", inspected.hash);
+    println!("  input   {} {}", inspected.input.name, shape(inspected.input.shape));
+    println!("  output  {} {}", inspected.output.name, shape(inspected.output.shape));
+    println!("  opset   {}, {} bytes, {} multiply-accumulates per sample", inspected.opset, inspected.bytes, inspected.macs);
+    if !inspected.uncounted_ops.is_empty() {
+        println!("  not counted as multiply-accumulates: {}", inspected.uncounted_ops.join(", "));
+    }
+    println!("\n{} places to leave; * ends a block\n", inspected.taps.len());
+    let mut table = grid(&["", "tap", "operator", "shape", "MACs until", "cost"]);
+    for tap in &inspected.taps {
+        let mark = if tap.block_end { "*" } else { "" };
+        let (macs, cost) = (tap.macs_until.to_string(), format!("{:.3}", tap.cost));
+        table.add_row([mark, tap.name, tap.op, &shape(tap.shape), &macs, &cost]);
+    }
+    right(&mut table, &[4, 5]);
+    println!("{table}");
+    Ok(())
+}
+
+fn shape(shape: &[usize]) -> String {
+    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
+}

@@ -1,0 +1,326 @@
+//! Commands that ask a running coordinator.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use exeunt_coordinator::{Home, OperatorClient};
+use exeunt_exits::{ExitRule, Policy, PolicyRequest, Rule};
+use exeunt_network::Network;
+use exeunt_protocol::RunId;
+use exeunt_protocol::coordinator::Standing;
+use exeunt_protocol::operator::{NodeRow, OperatorRequest, OperatorResponse, RunReport};
+use exeunt_protocol::run_file::{MAX_RUN_FILE_BYTES, RunFileError};
+use exeunt_protocol::spec::RunFile;
+
+use crate::cli::{Command, NodeCommand, PolicyCommand, RunCommand, SnapshotCommand, Wish};
+use crate::failure::BadInput;
+use crate::show::{grid, right};
+use crate::{show, snapshot};
+
+/// How often `run show --wait` looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(crate) fn run(home: &Home, command: Command) -> anyhow::Result<()> {
+    crate::runtime()?.block_on(async {
+        let client = OperatorClient::connect(home).await?;
+        let result = ask(&client, command).await;
+        client.close().await;
+        result
+    })
+}
+
+async fn ask(client: &OperatorClient, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Token { valid, label, output } => token(client, valid, label, output.json).await,
+        Command::Node { command: NodeCommand::List { output } } => nodes(client, output.json).await,
+        Command::Node { command: NodeCommand::Revoke { node } } => {
+            let node = find_node(client, &node).await?;
+            client.ask(&OperatorRequest::Revoke { node: node.status.node }).await?;
+            println!("node '{}' ({}) is shut out", node.status.name, node.short);
+            Ok(())
+        }
+        Command::Run { command } => runs(client, command).await,
+        Command::Policy { command: PolicyCommand::Set { run, wish, output } } => {
+            set_policy(client, run.as_deref(), &wish, output.json).await
+        }
+        Command::Snapshot { command: SnapshotCommand::Export { run, out } } => {
+            export(client, run.as_deref(), &out).await
+        }
+        // The others never get here: `main` runs them without a coordinator.
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> anyhow::Error {
+    anyhow::anyhow!("the coordinator gave an unexpected answer: is it another version?")
+}
+
+async fn token(client: &OperatorClient, valid: Duration, label: String, json: bool) -> anyhow::Result<()> {
+    let response = client.ask(&OperatorRequest::Token { valid_s: valid.as_secs(), label }).await?;
+    let OperatorResponse::Token { token, expires } = response else { return Err(unexpected()) };
+    if json {
+        println!("{}", serde_json::json!({ "token": token, "expires": expires }));
+    } else {
+        println!("{token}");
+        let left = expires.saturating_sub(unix_now());
+        eprintln!("works once, for {} min; on the device: exeunt-node join TOKEN --data DIR", left.div_ceil(60));
+    }
+    Ok(())
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn ago(then_ms: u64) -> String {
+    match unix_now().saturating_sub(then_ms / 1000) {
+        s @ 0..120 => format!("{s} s ago"),
+        s @ 120..7_200 => format!("{} min ago", s / 60),
+        s @ 7_200..172_800 => format!("{} h ago", s / 3_600),
+        s => format!("{} d ago", s / 86_400),
+    }
+}
+
+async fn list_nodes(client: &OperatorClient) -> anyhow::Result<Vec<NodeRow>> {
+    match client.ask(&OperatorRequest::Nodes).await? {
+        OperatorResponse::Nodes(rows) => Ok(rows),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn nodes(client: &OperatorClient, json: bool) -> anyhow::Result<()> {
+    let rows = list_nodes(client).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!("no nodes yet; `exeunt token` prints what a device needs to join");
+        return Ok(());
+    }
+    let mut table = grid(&["node", "short id", "state", "last seen", "enrolled", "software", "engine"]);
+    for row in &rows {
+        let state = match (row.revoked, row.status.connected) {
+            (true, _) => "revoked",
+            (false, true) => "connected",
+            (false, false) => "away",
+        };
+        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "–".to_owned());
+        table.add_row([
+            row.status.name.clone(),
+            row.short.clone(),
+            state.to_owned(),
+            row.status.last_seen_ms.map_or_else(|| "–".to_owned(), ago),
+            ago(row.enrolled_ms),
+            known(&row.status.software),
+            known(&row.status.engine),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// A node by its id, its short id or its name, where only one fits.
+async fn find_node(client: &OperatorClient, wanted: &str) -> anyhow::Result<NodeRow> {
+    let rows = list_nodes(client).await?;
+    let fits = |row: &NodeRow| {
+        row.status.node.to_string() == wanted || row.short == wanted || row.status.name == wanted
+    };
+    let mut found: Vec<NodeRow> = rows.into_iter().filter(fits).collect();
+    match (found.pop(), found.len()) {
+        (Some(row), 0) => Ok(row),
+        (Some(_), more) => {
+            Err(BadInput(format!("'{wanted}' is the name of {} nodes; use an id", more + 1)).into())
+        }
+        (None, _) => Err(BadInput(format!("no node is called '{wanted}'; `exeunt node list` shows them")).into()),
+    }
+}
+
+async fn runs(client: &OperatorClient, command: RunCommand) -> anyhow::Result<()> {
+    match command {
+        RunCommand::Start { file, network, output } => start(client, &file, network, output.json).await,
+        RunCommand::List { output } => list(client, output.json).await,
+        RunCommand::Show { run, wait, svg, output } => {
+            let run = run_id(run.as_deref())?;
+            let report = if wait { wait_for(client, run).await? } else { show_run(client, run).await? };
+            if output.json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                print!("{}", show::report(&report));
+            }
+            match svg {
+                Some(path) => show::save_picture(&report, &path),
+                None => Ok(()),
+            }
+        }
+        RunCommand::Stop { run } => {
+            let run = run_id(Some(&run))?.ok_or_else(unexpected)?;
+            client.ask(&OperatorRequest::Stop { run: run.clone() }).await?;
+            println!("run {run} is stopped; its tables stay");
+            Ok(())
+        }
+    }
+}
+
+fn run_id(text: Option<&str>) -> anyhow::Result<Option<RunId>> {
+    let parse = |text: &str| text.parse().map_err(|error| BadInput(format!("{error}")));
+    Ok(text.map(parse).transpose()?)
+}
+
+/// Reads a run file from disk.
+pub(crate) fn read_run_file(path: &Path) -> anyhow::Result<RunFile> {
+    let length = std::fs::metadata(path).map_err(|error| BadInput(format!("{}: {error}", path.display())))?.len();
+    let file = path.display().to_string();
+    if length > MAX_RUN_FILE_BYTES as u64 {
+        let found = usize::try_from(length).unwrap_or(usize::MAX);
+        return Err(BadInput(RunFileError::TooLong { file, found }.to_string()).into());
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| BadInput(format!("{file}: {error}")))?;
+    RunFile::parse(&text, &file).map_err(|error| BadInput(error.to_string()).into())
+}
+
+async fn start(client: &OperatorClient, path: &Path, network: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    let file = read_run_file(path)?;
+    let beside = path.parent().unwrap_or(Path::new("."));
+    let network = Network::load(&network.unwrap_or_else(|| beside.join(&file.network)))?;
+    let digest = client.put_blob(network.bytes()).await?;
+    let request = OperatorRequest::StartRun { file: Box::new(file), network: digest };
+    let OperatorResponse::Started { run } = client.ask(&request).await? else { return Err(unexpected()) };
+    if json {
+        println!("{}", serde_json::json!({ "run": run }));
+    } else {
+        println!("{run}");
+        eprintln!("started; `exeunt run show {run}` says where it stands");
+    }
+    Ok(())
+}
+
+async fn list(client: &OperatorClient, json: bool) -> anyhow::Result<()> {
+    let OperatorResponse::Runs(rows) = client.ask(&OperatorRequest::Runs).await? else { return Err(unexpected()) };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!("no runs yet; `exeunt run start RUN.toml` starts one");
+        return Ok(());
+    }
+    let mut table = grid(&["run", "started", "stands"]);
+    for row in &rows {
+        table.add_row([row.run.to_string(), ago(row.started_ms), row.standing.clone()]);
+    }
+    right(&mut table, &[1]);
+    println!("{table}");
+    Ok(())
+}
+
+async fn show_run(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
+    match client.ask(&OperatorRequest::Show { run }).await? {
+        OperatorResponse::Show(report) => Ok(*report),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn wait_for(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
+    let bar = indicatif::ProgressBar::new_spinner();
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    loop {
+        let report = show_run(client, run.clone()).await?;
+        match &report.status.standing {
+            Standing::Asking { name, query } => bar.set_message(format!(
+                "{name} ({query}): {} answers, waiting for {}",
+                report.status.answers,
+                report.status.waiting_for.len()
+            )),
+            Standing::Sealing { query } => bar.set_message(format!("merging {query}")),
+            Standing::Ready | Standing::Failed { .. } | Standing::Stopped => {
+                bar.finish_and_clear();
+                return Ok(report);
+            }
+        }
+        bar.tick();
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn set_policy(client: &OperatorClient, run: Option<&str>, wish: &Wish, json: bool) -> anyhow::Result<()> {
+    let run = run_id(run)?;
+    let wish = match wish {
+        Wish { fraction: Some(fraction), .. } => PolicyRequest::Fraction(*fraction),
+        Wish { max_drop: Some(points), .. } => PolicyRequest::MaxDrop(*points),
+        Wish { thresholds: Some(list), .. } => PolicyRequest::Thresholds(thresholds(list)?),
+        _ => return Err(BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into()),
+    };
+    let response = client.ask(&OperatorRequest::SetPolicy { run, wish }).await?;
+    let OperatorResponse::Policy { run, version } = response else { return Err(unexpected()) };
+    // It is in force at once; what it does on the evaluation part comes a moment later.
+    let report = wait_for(client, Some(run.clone())).await?;
+    let policy = report.status.policies.iter().find(|policy| policy.version == version);
+    if json {
+        println!("{}", serde_json::to_string_pretty(&policy)?);
+        return Ok(());
+    }
+    println!("policy {} of {run} is in force", version.0);
+    if let Some((cost, accuracy)) = policy.and_then(|policy| Some((policy.cost?, policy.accuracy?))) {
+        let network = report.status.result.as_ref().map_or(accuracy, |result| result.network_accuracy);
+        println!(
+            "on the evaluation part: cost {cost:.3}, accuracy {} ({:+.1} points to the network)",
+            show::percent(accuracy),
+            (accuracy - network) * 100.0
+        );
+    }
+    Ok(())
+}
+
+/// `off,whitened:3.5,class-means:always`.
+fn thresholds(list: &str) -> anyhow::Result<Policy> {
+    let entry = |text: &str| -> Result<Option<ExitRule>, BadInput> {
+        let wrong = || {
+            let expected = "'off', or RULE:MARGIN such as whitened:3.5 or class-means:always";
+            BadInput(format!("--thresholds: found '{text}', expected {expected}"))
+        };
+        if text == "off" {
+            return Ok(None);
+        }
+        let (rule, margin) = text.split_once(':').ok_or_else(wrong)?;
+        let rule: Rule = rule.parse().map_err(|_error| wrong())?;
+        match margin {
+            "always" => Ok(Some(ExitRule::everyone(rule))),
+            margin => {
+                let margin: f64 = margin.parse().map_err(|_error| wrong())?;
+                if margin.is_nan() { Err(wrong()) } else { Ok(Some(ExitRule::new(rule, margin))) }
+            }
+        }
+    };
+    let exits = list.split(',').map(|text| entry(text.trim())).collect::<Result<_, _>>()?;
+    Ok(Policy { exits })
+}
+
+async fn export(client: &OperatorClient, run: Option<&str>, out: &Path) -> anyhow::Result<()> {
+    let response = client.ask(&OperatorRequest::Snapshot { run: run_id(run)? }).await?;
+    let OperatorResponse::Snapshot(names) = response else { return Err(unexpected()) };
+    let heads = exeunt_exits::Heads::decode(&client.blob(names.heads).await?).context("the snapshot")?;
+    snapshot::write(out, &names, &heads)?;
+    println!("wrote {}", out.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_read_and_nonsense_is_named() {
+        let policy = thresholds("off, whitened:3.5,class-means:always").unwrap();
+        assert_eq!(policy.exits[0], None);
+        assert_eq!(policy.exits[1], Some(ExitRule::new(Rule::Whitened, 3.5)));
+        assert_eq!(policy.exits[2], Some(ExitRule::everyone(Rule::ClassMeans)));
+        for list in ["whitened", "whitened:x", "whitened:NaN", "witened:1", ""] {
+            assert!(thresholds(list).unwrap_err().to_string().contains("--thresholds: found"), "{list}");
+        }
+    }
+}

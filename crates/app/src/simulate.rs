@@ -1,0 +1,106 @@
+//! `exeunt simulate`.
+
+use std::io::IsTerminal as _;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use exeunt_data::Partition;
+use exeunt_exits::Pool;
+use exeunt_protocol::operator::RunReport;
+use exeunt_simulate::{LocalFederation, Plan, in_memory};
+use tokio::task::JoinSet;
+
+use crate::cli::SimulateArgs;
+use crate::failure::BadInput;
+use crate::show;
+use crate::summary::Summary;
+
+pub(crate) fn simulate(arguments: &SimulateArgs) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let plan = plan(arguments)?;
+    let bar = bar();
+    let report = if arguments.sockets {
+        crate::runtime()?.block_on(over_sockets(&plan, &bar))?
+    } else {
+        let mut progress = |query: &str, done: u64, of: u64| bar.set_message(format!("{query}: node {done} of {of}"));
+        in_memory(&plan, &mut progress)?.report
+    };
+    bar.finish_and_clear();
+    finish(&report, start, arguments.output.json, arguments.svg.as_deref())
+}
+
+/// Prints what came of a run.
+pub(crate) fn finish(
+    report: &RunReport,
+    start: Instant,
+    json: bool,
+    svg: Option<&std::path::Path>,
+) -> anyhow::Result<()> {
+    if let Some(path) = svg {
+        show::save_picture(report, path)?;
+    }
+    if json {
+        let summary = Summary::new(report, start.elapsed()).context("the run did not get ready")?;
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        print!("{}", show::report(report));
+        println!("took {:.1} s", start.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// A line that says what is going on; on a terminal only.
+pub(crate) fn bar() -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new_spinner();
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    bar.enable_steady_tick(std::time::Duration::from_millis(120));
+    bar
+}
+
+fn plan(arguments: &SimulateArgs) -> anyhow::Result<Plan> {
+    let mut plan = Plan::read(&arguments.file, arguments.network.as_deref(), arguments.data.as_deref())?;
+    plan.nodes = arguments.nodes;
+    plan.seed = arguments.seed;
+    plan.partition = arguments
+        .partition
+        .parse::<Partition>()
+        .map_err(|error| BadInput(format!("--partition: {error}")))?;
+    if let Some(threads) = arguments.threads {
+        plan.threads = threads.max(1);
+    }
+    if let Some(pool) = arguments.pool {
+        plan.file.exit.pool = Pool::Grid(pool);
+        plan.file.exits.iter_mut().for_each(|exit| exit.pool = None);
+    }
+    if arguments.no_floors {
+        plan.file.floors.min_count = 0;
+        plan.file.floors.second_factor = 0;
+    }
+    // Everybody takes part; nobody new will come.
+    plan.file.federation.quorum = arguments.nodes;
+    Ok(plan)
+}
+
+async fn over_sockets(plan: &Plan, bar: &indicatif::ProgressBar) -> anyhow::Result<RunReport> {
+    let folder = tempfile::tempdir().context("cannot make a folder for the federation")?;
+    let federation = LocalFederation::start(folder.path()).await?;
+    let threads = (plan.threads / plan.nodes.max(1) as usize).max(1);
+    let mut nodes = JoinSet::new();
+    for place in federation.join(plan, threads).await? {
+        nodes.spawn(exeunt_node::run(exeunt_node::Home::new(place.home), std::future::pending()));
+    }
+    let run = federation.start_run(plan).await?;
+    let report = federation.wait(&run, |report| bar.set_message(progress(report))).await?;
+    nodes.shutdown().await;
+    federation.stop().await?;
+    Ok(report)
+}
+
+/// What a run is waiting for, in half a line.
+pub(crate) fn progress(report: &RunReport) -> String {
+    let query = report.status.queries.last();
+    let name = query.map_or_else(String::new, |query| format!("{} ({})", query.name, query.query));
+    format!("{name}: {} answers, waiting for {}", report.status.answers, report.status.waiting_for.len())
+}
