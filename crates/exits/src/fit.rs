@@ -94,15 +94,14 @@ fn whiten(
     options: &FitOptions,
 ) -> Result<(Array2<f32>, Vec<f64>), Unavailable> {
     let shape = view.shape().exits[exit];
-    let total: u64 = counts.iter().sum();
+    let total = samples(counts);
     if !shape.second {
         return Err(Unavailable::NotAsked);
     }
     if total == 0 {
         return Err(Unavailable::NoClass);
     }
-    let paired: u64 = view.paired_count(exit).iter().sum();
-    if paired == 0 {
+    if samples(&view.paired_count(exit)) == 0 {
         let needed = options.second_factor.saturating_mul(shape.dim as u64);
         return Err(Unavailable::NoSecondMoments { needed, found: total });
     }
@@ -126,11 +125,21 @@ fn whiten(
     if finite { Ok((weights, bias)) } else { Err(Unavailable::Singular { shrinkage: options.shrinkage }) }
 }
 
+/// Samples of all classes. A table that no fleet can have may count more than there are numbers for.
+fn samples(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |total, n| total.saturating_add(*n))
+}
+
 /// `(G − Σ_k n_k μ_k μ_kᵀ)/N + λ·tr/D·I` over the samples of the nodes that sent `G`; the lower triangle.
-fn covariance(view: &MomentsView<'_>, exit: usize, scale: &Scale, shrinkage: f64) -> Result<Mat<f64>, Unavailable> {
+fn covariance(
+    view: &MomentsView<'_>,
+    exit: usize,
+    scale: &Scale,
+    shrinkage: f64,
+) -> Result<Mat<f64>, Unavailable> {
     let dim = view.shape().exits[exit].dim;
     let counts = view.paired_count(exit);
-    let total = counts.iter().sum::<u64>() as f64;
+    let total = samples(&counts) as f64;
     let sums = view.paired_sum(exit);
     let unit = scale.product_unit();
     let mut covariance = Mat::<f64>::zeros(dim, dim);
@@ -145,9 +154,8 @@ fn covariance(view: &MomentsView<'_>, exit: usize, scale: &Scale, shrinkage: f64
         let share = *count as f64 / total;
         for column in 0..dim {
             let factor = share * mean[column];
-            for row in column..dim {
-                covariance[(row, column)] -= factor * mean[row];
-            }
+            let below = covariance.col_as_slice_mut(column).iter_mut().zip(&mean).skip(column);
+            below.for_each(|(cell, mean)| *cell -= factor * mean);
         }
     }
     let trace: f64 = (0..dim).map(|d| covariance[(d, d)]).sum();
@@ -175,9 +183,14 @@ mod tests {
 
     /// Three classes in four dimensions, two of which carry shared noise that only whitening sees through.
     fn samples(seed: u64, n: usize) -> (Vec<u32>, Array2<f32>) {
+        samples_of(seed, n, &[0, 1, 2])
+    }
+
+    /// The same, with labels that repeat these.
+    fn samples_of(seed: u64, n: usize, classes: &[u32]) -> (Vec<u32>, Array2<f32>) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut noise = move || (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0;
-        let labels: Vec<u32> = (0..n).map(|i| (i % 3) as u32).collect();
+        let labels: Vec<u32> = classes.iter().copied().cycle().take(n).collect();
         let mut z = Array2::zeros((n, 4));
         for (label, mut row) in labels.iter().zip(z.rows_mut()) {
             let shared = 3.0 * noise();
@@ -209,9 +222,8 @@ mod tests {
             let mut mean = means.row_mut(*label as usize);
             mean += &row;
         }
-        for k in 0..3 {
-            let mut mean = means.row_mut(k);
-            mean /= counts[k];
+        for (mut mean, count) in means.rows_mut().into_iter().zip(counts) {
+            mean /= count;
         }
         let mut covariance = Array2::<f64>::zeros((4, 4));
         for (label, row) in labels.iter().zip(z.rows()) {
@@ -248,7 +260,10 @@ mod tests {
         let linear = heads.exits()[0].whitened().unwrap();
         let (weights, bias) = textbook(&labels, &z);
         for (found, expected) in linear.weights().iter().zip(&weights) {
-            assert!((f64::from(*found) - expected).abs() < 1e-2 * (1.0 + expected.abs()), "{found} {expected}");
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-2 * (1.0 + expected.abs()),
+                "{found} {expected}"
+            );
         }
         for (found, expected) in linear.bias().iter().zip(&bias) {
             assert!((found - expected).abs() < 1e-2 * (1.0 + expected.abs()), "{found} {expected}");
@@ -262,7 +277,8 @@ mod tests {
         let (labels, z) = samples(2, 900);
         let right = |w: &LinearHead| {
             let score = |row: ndarray::ArrayView1<'_, f32>, k: usize| {
-                row.iter().zip(w.weights().row(k)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() + w.bias()[k]
+                row.iter().zip(w.weights().row(k)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+                    + w.bias()[k]
             };
             let best = |row| (0..3).max_by(|a, b| score(row, *a).total_cmp(&score(row, *b)));
             labels.iter().zip(z.rows()).filter(|(label, row)| best(*row) == Some(**label as usize)).count()
@@ -281,10 +297,64 @@ mod tests {
         let unasked = fitted(&labels, &z, false, Floors { min_count: 1, second_factor: 2 });
         assert_eq!(unasked.exits()[0].whitened().unwrap_err(), &Unavailable::NotAsked);
         assert_eq!(unasked.whitened_unavailable(0), None);
-        let flat = fitted(&labels, &Array2::from_elem((60, 4), 2.5), true, Floors { min_count: 1, second_factor: 2 });
+        let flat = fitted(
+            &labels,
+            &Array2::from_elem((60, 4), 2.5),
+            true,
+            Floors { min_count: 1, second_factor: 2 },
+        );
         assert_eq!(flat.exits()[0].whitened().unwrap_err(), &Unavailable::Constant);
         let withheld = fitted(&labels, &z, true, Floors { min_count: 100, second_factor: 2 });
         assert_eq!(withheld.exits()[0].present(), [false; 3]);
         assert_eq!(withheld.exits()[0].whitened().unwrap_err(), &Unavailable::NoClass);
+    }
+
+    #[test]
+    fn counts_that_no_fleet_can_have_do_not_overflow() {
+        let shape = MomentsShape { classes: 3, exits: vec![ExitShape { dim: 2, second: true }] };
+        let layout = shape.layout();
+        let mut cells = vec![0; layout.cells()];
+        for name in ["e0.paired.n", "e0.products"] {
+            cells[layout.range(name).unwrap()].fill(i64::MAX);
+        }
+        let heads = fit_heads(&shape, &Table::from_cells(cells), &[Scale::default()], &OPTIONS).unwrap();
+        assert_eq!(heads.exits()[0].present(), [true; 3]);
+    }
+
+    #[test]
+    fn too_little_shrinkage_for_too_few_samples_is_a_value() {
+        // Three samples span at most two of four dimensions around their mean.
+        let z = ndarray::array![[1.0_f32, 0.0, 0.0, 2.0], [0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 1.0, 2.0]];
+        let shape = MomentsShape { classes: 1, exits: vec![ExitShape { dim: 4, second: true }] };
+        let scales = vec![Scale::for_exponent(1)];
+        let mut moments = MomentsAccumulator::new(shape.clone(), scales.clone(), &[3], &Floors::OFF).unwrap();
+        moments.add(&[0; 3], &[z.view()]).unwrap();
+        let table = moments.finish().unwrap();
+        let fitted =
+            |shrinkage| fit_heads(&shape, &table, &scales, &FitOptions { shrinkage, ..OPTIONS }).unwrap();
+        assert!(fitted(0.01).has(0, Rule::Whitened));
+        for shrinkage in [-1.0, f64::NAN] {
+            let why = fitted(shrinkage).whitened_unavailable(0).cloned();
+            assert!(matches!(why, Some(Unavailable::Singular { .. })), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn a_prior_moves_the_bias_by_the_share_of_the_class() {
+        let (labels, z) = samples_of(4, 300, &[0, 0, 0, 1, 2]);
+        let shape = MomentsShape { classes: 3, exits: vec![ExitShape { dim: 4, second: true }] };
+        let scales = vec![Scale::for_exponent(5)];
+        let mut moments =
+            MomentsAccumulator::new(shape.clone(), scales.clone(), &[180, 60, 60], &Floors::OFF).unwrap();
+        moments.add(&labels, &[z.view()]).unwrap();
+        let table = moments.finish().unwrap();
+        let bias = |prior| {
+            let heads = fit_heads(&shape, &table, &scales, &FitOptions { prior, ..OPTIONS }).unwrap();
+            heads.exits()[0].whitened().unwrap().bias().to_vec()
+        };
+        let shares = [0.6_f64, 0.2, 0.2];
+        for ((with, without), share) in bias(Prior::Counts).iter().zip(bias(Prior::Uniform)).zip(shares) {
+            assert!((with - without - share.ln()).abs() < 1e-9);
+        }
     }
 }

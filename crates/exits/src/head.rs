@@ -152,10 +152,7 @@ impl ExitHead {
             check("spreads", spreads, |s| s.is_finite())?;
             for (class, (&spread, &present)) in spreads.iter().zip(&self.present).enumerate() {
                 if present && spread <= 0.0 {
-                    return Err(HeadError::Value {
-                        what: "spreads",
-                        class: class_id(class),
-                    });
+                    return Err(HeadError::Value { what: "spreads", class: class_id(class) });
                 }
             }
         }
@@ -259,11 +256,7 @@ impl ExitHead {
     ) -> Result<(), DecideError> {
         self.check_dim(z.ncols())?;
         if decisions.len() != z.nrows() {
-            return Err(DecideError::Rows {
-                what: "decisions",
-                found: decisions.len(),
-                expected: z.nrows(),
-            });
+            return Err(DecideError::Rows { what: "decisions", found: decisions.len(), expected: z.nrows() });
         }
         let scorer = self.scorer(rule)?;
         let mut scratch = Scratch::default();
@@ -275,11 +268,7 @@ impl ExitHead {
 
     fn check_dim(&self, found: usize) -> Result<(), DecideError> {
         let expected = self.dim();
-        if found == expected {
-            Ok(())
-        } else {
-            Err(DecideError::Dimension { found, expected })
-        }
+        if found == expected { Ok(()) } else { Err(DecideError::Dimension { found, expected }) }
     }
 
     fn scorer(&self, rule: Rule) -> Result<Scorer<'_>, DecideError> {
@@ -289,10 +278,7 @@ impl ExitHead {
         };
         match numbers {
             Ok(numbers) => Ok(Scorer { head: self, numbers }),
-            Err(reason) => Err(DecideError::Unavailable {
-                rule,
-                reason: reason.clone(),
-            }),
+            Err(reason) => Err(DecideError::Unavailable { rule, reason: reason.clone() }),
         }
     }
 }
@@ -323,7 +309,10 @@ impl Scorer<'_> {
     fn decide(&self, scratch: &mut Scratch, z: ArrayView1<'_, f32>) -> Decision {
         let Scratch { z: wide, scores } = scratch;
         wide.clear();
-        wide.extend(z.iter().map(|&v| f64::from(v)));
+        match z.as_slice() {
+            Some(z) => wide.extend(z.iter().map(|&v| f64::from(v))),
+            None => wide.extend(z.iter().map(|&v| f64::from(v))),
+        }
         scores.clear();
         let present = self.head.present.iter();
         match self.numbers {
@@ -373,44 +362,223 @@ fn checked_matrix(what: &'static str, matrix: Array2<f32>) -> Result<Array2<f32>
         return Err(HeadError::Empty { classes, dim });
     }
     if u32::try_from(classes).is_err() {
-        return Err(HeadError::Classes {
-            found: classes,
-            limit: u32::MAX,
-        });
+        return Err(HeadError::Classes { found: classes, limit: u32::MAX });
     }
-    let matrix = if matrix.is_standard_layout() {
-        matrix
-    } else {
-        matrix.as_standard_layout().into_owned()
-    };
+    let matrix = if matrix.is_standard_layout() { matrix } else { matrix.as_standard_layout().into_owned() };
     let unusable = rows(&matrix).position(|row| !row.iter().all(|v| v.is_finite()));
     match unusable {
-        Some(class) => Err(HeadError::Value {
-            what,
-            class: class_id(class),
-        }),
+        Some(class) => Err(HeadError::Value { what, class: class_id(class) }),
         None => Ok(matrix),
     }
 }
 
 fn size(what: &'static str, found: usize, expected: usize) -> Result<(), HeadError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(HeadError::Size {
-            what,
-            found,
-            expected,
-        })
-    }
+    if found == expected { Ok(()) } else { Err(HeadError::Size { what, found, expected }) }
 }
 
 fn check(what: &'static str, values: &[f64], good: impl Fn(f64) -> bool) -> Result<(), HeadError> {
     match values.iter().position(|&v| !good(v)) {
-        Some(class) => Err(HeadError::Value {
-            what,
-            class: class_id(class),
-        }),
+        Some(class) => Err(HeadError::Value { what, class: class_id(class) }),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, array, s};
+    use proptest::prelude::*;
+    use rand::{Rng as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::{MARGIN_LIMIT, margin};
+
+    const NEVER: f64 = f64::NEG_INFINITY;
+
+    fn random(seed: u64, rows: usize, columns: usize) -> Array2<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        Array2::from_shape_simple_fn((rows, columns), || rng.random_range(-2.0..2.0))
+    }
+
+    /// A head with both rules.
+    fn head(seed: u64, classes: usize, dim: usize, present: Vec<bool>) -> ExitHead {
+        let spreads = (0..classes).map(|k| 1.0 + k as f64 / 8.0).collect();
+        let bias = (0..classes).map(|k| k as f64 / 4.0).collect();
+        let linear = LinearHead::new(random(seed + 1, classes, dim), bias).unwrap();
+        ExitHead::new(random(seed, classes, dim), present)
+            .and_then(|head| head.with_spreads(Ok(spreads)))
+            .and_then(|head| head.with_whitened(Ok(linear)))
+            .unwrap()
+    }
+
+    /// METHOD's formulas, word for word.
+    fn definition(head: &ExitHead, rule: Rule, z: &[f32]) -> (usize, f64) {
+        let classes = (0..head.classes()).filter(|k| head.present()[*k]);
+        let of = |row: ArrayView1<'_, f32>, term: fn(f64, f64) -> f64| -> f64 {
+            z.iter().zip(row).map(|(a, b)| term(f64::from(*a), f64::from(*b))).sum()
+        };
+        let scored: Vec<(usize, f64, f64)> = classes
+            .map(|k| match rule {
+                Rule::ClassMeans => {
+                    let distance = of(head.means().row(k), |z, m| (z - m).powi(2)).sqrt();
+                    (k, -distance, -distance / head.spreads().unwrap()[k])
+                }
+                Rule::Whitened => {
+                    let linear = head.whitened().unwrap();
+                    let score = of(linear.weights().row(k), |z, w| z * w) + linear.bias()[k];
+                    (k, score, score)
+                }
+            })
+            .collect();
+        let class = scored.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
+        let scores: Vec<f64> = scored.iter().map(|s| s.2).collect();
+        (class, margin(&scores))
+    }
+
+    proptest! {
+        #[test]
+        fn decisions_follow_the_definition(
+            seed in any::<u32>(),
+            classes in 1..7_usize,
+            dim in 1..40_usize,
+            absent in 0..12_usize,
+        ) {
+            let mut present = vec![true; classes];
+            if absent < classes && classes > 1 {
+                present[absent] = false;
+            }
+            let head = head(u64::from(seed), classes, dim, present);
+            let z = random(u64::from(seed) + 2, 1, dim);
+            let z = z.as_slice().unwrap();
+            for rule in Rule::ALL {
+                let found = head.decide(rule, z).unwrap();
+                let (class, margin) = definition(&head, rule, z);
+                prop_assert_eq!(found.class as usize, class);
+                prop_assert!((found.margin - margin).abs() < 1e-9);
+            }
+        }
+
+        #[test]
+        fn a_row_does_not_depend_on_its_neighbours(
+            seed in any::<u32>(),
+            rows in 1..20_usize,
+            dim in 1..70_usize,
+            bad in 0..40_usize,
+        ) {
+            let head = head(u64::from(seed), 5, dim, vec![true; 5]);
+            let mut z = random(u64::from(seed) + 2, rows, dim);
+            if bad < rows {
+                z[[bad, 0]] = f32::NAN;
+            }
+            let bits = |d: &Decision| (d.class, d.margin.to_bits());
+            for rule in Rule::ALL {
+                let mut together = vec![Decision::stay(9); rows];
+                head.decide_batch(rule, z.view(), &mut together).unwrap();
+                // The same rows from memory of another order.
+                let turned = z.t().as_standard_layout().into_owned();
+                let mut strided = together.clone();
+                head.decide_batch(rule, turned.t(), &mut strided).unwrap();
+                for (i, row) in z.rows().into_iter().enumerate() {
+                    let alone = head.decide(rule, row.as_slice().unwrap()).unwrap();
+                    prop_assert_eq!(bits(&alone), bits(&together[i]));
+                    prop_assert_eq!(bits(&alone), bits(&strided[i]));
+                    prop_assert_eq!(alone.margin == NEVER, i == bad);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_absent_class_never_wins() {
+        let means = array![[0.0_f32, 0.0], [1.0, 0.0], [4.0, 0.0]];
+        let head = ExitHead::new(means, vec![false, true, true])
+            .and_then(|head| head.with_spreads(Ok(vec![0.0, 1.0, 1.0])))
+            .unwrap();
+        let decision = head.decide(Rule::ClassMeans, &[0.0, 0.0]).unwrap();
+        assert_eq!(decision, Decision { class: 1, margin: 3.0 });
+    }
+
+    #[test]
+    fn the_only_class_is_certain() {
+        let head = head(1, 3, 4, vec![false, false, true]);
+        for rule in Rule::ALL {
+            let decision = head.decide(rule, &[0.5; 4]).unwrap();
+            assert_eq!(decision, Decision { class: 2, margin: MARGIN_LIMIT });
+        }
+    }
+
+    #[test]
+    fn a_non_finite_activation_never_leaves() {
+        let head = head(1, 3, 20, vec![true; 3]);
+        for rule in Rule::ALL {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for at in [0, 9, 19] {
+                    let mut z = [0.25; 20];
+                    z[at] = bad;
+                    assert_eq!(head.decide(rule, &z).unwrap().margin, NEVER, "{rule} {bad} {at}");
+                }
+            }
+            assert!(head.decide(rule, &[f32::MAX; 20]).unwrap().margin.is_finite());
+        }
+    }
+
+    #[test]
+    fn a_rule_that_is_missing_says_why() {
+        let head = ExitHead::new(Array2::ones((2, 3)), vec![true, true]).unwrap();
+        assert_eq!(head.rules().count(), 0);
+        assert_eq!(
+            head.decide(Rule::ClassMeans, &[0.0; 3]),
+            Err(DecideError::Unavailable { rule: Rule::ClassMeans, reason: Unavailable::NoSpreads })
+        );
+        let needed = Unavailable::NoSecondMoments { needed: 6, found: 5 };
+        let head = head.with_whitened(Err(needed.clone())).unwrap();
+        assert_eq!(head.available(Rule::Whitened), Err(&needed));
+        let nobody = ExitHead::new(Array2::zeros((2, 3)), vec![false, false]).unwrap();
+        assert_eq!(nobody.available(Rule::ClassMeans), Err(&Unavailable::NoClass));
+    }
+
+    #[test]
+    fn sizes_are_checked_before_anything_is_decided() {
+        let head = head(1, 3, 4, vec![true; 3]);
+        assert_eq!(
+            head.decide(Rule::Whitened, &[0.0; 5]),
+            Err(DecideError::Dimension { found: 5, expected: 4 })
+        );
+        let z = random(3, 2, 4);
+        let mut decisions = [Decision::stay(7); 3];
+        assert_eq!(
+            head.decide_batch(Rule::Whitened, z.view(), &mut decisions),
+            Err(DecideError::Rows { what: "decisions", found: 3, expected: 2 })
+        );
+        assert_eq!(decisions, [Decision::stay(7); 3]);
+        assert_eq!(head.decide_batch(Rule::Whitened, z.slice(s![..0, ..]), &mut []), Ok(()));
+    }
+
+    #[test]
+    fn heads_are_made_of_parts_that_fit() {
+        let new = |means, present| ExitHead::new(means, present).unwrap_err();
+        assert_eq!(new(Array2::zeros((0, 3)), vec![]), HeadError::Empty { classes: 0, dim: 3 });
+        assert_eq!(
+            new(Array2::zeros((2, 3)), vec![true]),
+            HeadError::Size { what: "present", found: 1, expected: 2 }
+        );
+        assert_eq!(
+            new(array![[0.0], [f32::NAN]], vec![true; 2]),
+            HeadError::Value { what: "means", class: 1 }
+        );
+        let head = ExitHead::new(Array2::zeros((2, 3)), vec![true; 2]).unwrap();
+        let spreads = |spreads| head.clone().with_spreads(Ok(spreads)).unwrap_err();
+        assert_eq!(spreads(vec![1.0, 0.0]), HeadError::Value { what: "spreads", class: 1 });
+        assert_eq!(spreads(vec![f64::NAN, 1.0]), HeadError::Value { what: "spreads", class: 0 });
+        assert_eq!(spreads(vec![1.0]), HeadError::Size { what: "spreads", found: 1, expected: 2 });
+        let narrow = LinearHead::new(Array2::zeros((2, 2)), vec![0.0; 2]).unwrap();
+        assert_eq!(
+            head.with_whitened(Ok(narrow)).unwrap_err(),
+            HeadError::Size { what: "weights", found: 4, expected: 6 }
+        );
+        assert_eq!(
+            LinearHead::new(Array2::zeros((2, 2)), vec![0.0, f64::INFINITY]).unwrap_err(),
+            HeadError::Value { what: "bias", class: 1 }
+        );
     }
 }

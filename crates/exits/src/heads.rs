@@ -154,3 +154,52 @@ impl Heads {
         Digest::of(&self.encode())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    fn heads() -> Heads {
+        let exit = |present| ExitHead::new(array![[0.0_f32, 3.0], [1.0, 4.0]], present).unwrap();
+        Heads::new(vec![exit(vec![true, true]), exit(vec![true, false]), exit(vec![true, true])])
+    }
+
+    fn spreads(cells: &[(&str, &[i64])]) -> Table {
+        let layout = SpreadShape { classes: 2, exits: 3 }.layout();
+        let mut table = vec![0; layout.cells()];
+        for (name, values) in cells {
+            table[layout.range(name).unwrap()].copy_from_slice(values);
+        }
+        Table::from_cells(table)
+    }
+
+    #[test]
+    fn a_spread_is_the_mean_distance_of_all_samples() {
+        let table = spreads(&[("e0.sum", &[40, 80]), ("e0.n", &[10]), ("e1.sum", &[40, 0]), ("e1.n", &[10])]);
+        let scales = [Scale::new(1), Scale::new(3), Scale::new(0)];
+        let found = heads().with_spreads(&table, &scales, &[true; 3]).unwrap();
+        let spreads = |e: usize| found.exits()[e].spreads();
+        assert_eq!(spreads(0), Ok(&[2.0, 4.0][..]));
+        // The class that is absent has no spread and needs none.
+        assert_eq!(spreads(1), Ok(&[0.5, 0.0][..]));
+        assert_eq!(spreads(2), Err(&Unavailable::NoSpreads));
+        assert!(found.has(0, Rule::ClassMeans) && !found.has(2, Rule::ClassMeans));
+        assert_ne!(found.digest(), heads().digest());
+    }
+
+    #[test]
+    fn spreads_go_where_they_are_wanted() {
+        let table = spreads(&[("e0.sum", &[40, 80]), ("e0.n", &[10]), ("e2.sum", &[40, 0]), ("e2.n", &[10])]);
+        let found = heads().with_spreads(&table, &[Scale::new(0); 3], &[false, true, true]).unwrap();
+        assert_eq!(found.exits()[0].spreads(), Err(&Unavailable::NoSpreads));
+        assert_eq!(found.exits()[2].spreads(), Err(&Unavailable::Constant));
+    }
+
+    #[test]
+    fn a_table_of_another_run_is_refused() {
+        let refused = heads().with_spreads(&Table::zeros(3), &[Scale::new(0); 3], &[true; 3]);
+        assert!(matches!(refused, Err(SpreadError::Table(ViewError::Cells { found: 3, .. }))));
+    }
+}

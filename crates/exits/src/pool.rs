@@ -70,9 +70,7 @@ impl Pool {
     /// # Errors
     /// When this pooling does not fit the shape.
     pub fn dim(&self, shape: &[usize]) -> Result<usize, PoolError> {
-        let size = || PoolError::Size {
-            found: shape.to_vec(),
-        };
+        let size = || PoolError::Size { found: shape.to_vec() };
         let elements = elements(shape).ok_or_else(size)?;
         match (*self, shape) {
             (Pool::Grid(0), _) => Err(PoolError::NoCell),
@@ -80,19 +78,12 @@ impl Pool {
             (Pool::Grid(pool), &[channels, height, width]) => {
                 let p = usize::from(pool);
                 if p > height || p > width {
-                    return Err(PoolError::TooFine {
-                        pool,
-                        height,
-                        width,
-                    });
+                    return Err(PoolError::TooFine { pool, height, width });
                 }
                 // At most one cell per element, so it fits where `elements` did.
                 Ok(channels * p * p)
             }
-            (Pool::Grid(pool), _) => Err(PoolError::NoGrid {
-                pool,
-                found: shape.to_vec(),
-            }),
+            (Pool::Grid(pool), _) => Err(PoolError::NoGrid { pool, found: shape.to_vec() }),
         }
     }
 
@@ -106,9 +97,7 @@ impl Pool {
     /// When this pooling does not fit the shape, or a slice does not fit it.
     pub fn apply(&self, shape: &[usize], map: &[f32], out: &mut [f32]) -> Result<(), PoolError> {
         let dim = self.dim(shape)?;
-        let expected = elements(shape).ok_or_else(|| PoolError::Size {
-            found: shape.to_vec(),
-        })?;
+        let expected = elements(shape).ok_or_else(|| PoolError::Size { found: shape.to_vec() })?;
         length("map", map.len(), expected)?;
         length("output", out.len(), dim)?;
         match (*self, shape) {
@@ -127,22 +116,11 @@ fn elements(shape: &[usize]) -> Option<usize> {
     if shape.is_empty() {
         return None;
     }
-    shape
-        .iter()
-        .try_fold(1_usize, |n, &axis| n.checked_mul(axis))
-        .filter(|&n| n > 0)
+    shape.iter().try_fold(1_usize, |n, &axis| n.checked_mul(axis)).filter(|&n| n > 0)
 }
 
 fn length(what: &'static str, found: usize, expected: usize) -> Result<(), PoolError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(PoolError::Length {
-            what,
-            found,
-            expected,
-        })
-    }
+    if found == expected { Ok(()) } else { Err(PoolError::Length { what, found, expected }) }
 }
 
 /// Cell `i` of `p` over an axis of `n`.
@@ -159,11 +137,13 @@ fn mean_of_maps(plane: usize, map: &[f32], out: &mut [f32]) {
 
 /// Rows of a band are added into columns first, which is contiguous work; then each cell sums its columns.
 fn mean_of_cells(p: usize, height: usize, width: usize, map: &[f32], out: &mut [f32]) {
+    // Divisions are done once per axis: with small maps they would cost more than the additions.
+    let cells = |n| (0..p).map(move |i| cell(i, p, n)).collect::<Vec<_>>();
+    let (down, across) = (cells(height), cells(width));
     let mut columns = vec![0.0_f32; width];
     let channels = map.chunks_exact(height * width);
     for (channel, out) in channels.zip(out.chunks_exact_mut(p * p)) {
-        for (i, out) in out.chunks_exact_mut(p).enumerate() {
-            let rows = cell(i, p, height);
+        for (rows, out) in down.iter().zip(out.chunks_exact_mut(p)) {
             let band = &channel[rows.start * width..rows.end * width];
             let (first, others) = band.split_at(width);
             columns.copy_from_slice(first);
@@ -172,21 +152,15 @@ fn mean_of_cells(p: usize, height: usize, width: usize, map: &[f32], out: &mut [
                     *column += value;
                 }
             }
-            for (j, out) in out.iter_mut().enumerate() {
-                let across = cell(j, p, width);
-                let area = rows.len() * across.len();
-                let total = columns[across].iter().map(|&v| f64::from(v)).sum();
-                *out = mean(total, area);
+            for (across, out) in across.iter().zip(out) {
+                let total = columns[across.clone()].iter().map(|&v| f64::from(v)).sum();
+                *out = mean(total, rows.len() * across.len());
             }
         }
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    reason = "a cell has far fewer than 2^53 elements, and an activation is single precision"
-)]
+/// A cell has far fewer than 2^53 elements.
 fn mean(total: f64, area: usize) -> f32 {
     (total / area as f64) as f32
 }
@@ -228,9 +202,8 @@ impl FromStr for Pool {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let grid = || s.parse().ok().filter(|&p| p > 0).map(Pool::Grid);
-        if s == "full" { Some(Pool::Full) } else { grid() }.ok_or_else(|| ParsePoolError {
-            found: s.to_owned(),
-        })
+        if s == "full" { Some(Pool::Full) } else { grid() }
+            .ok_or_else(|| ParsePoolError { found: s.to_owned() })
     }
 }
 
@@ -256,10 +229,7 @@ impl PoolVisitor {
     fn grid<E: de::Error, N: TryInto<u16> + Copy + fmt::Display>(&self, n: N) -> Result<Pool, E> {
         match n.try_into() {
             Ok(p) if p > 0 => Ok(Pool::Grid(p)),
-            _ => Err(E::invalid_value(
-                de::Unexpected::Other(&format!("number {n}")),
-                self,
-            )),
+            _ => Err(E::invalid_value(de::Unexpected::Other(&format!("number {n}")), self)),
         }
     }
 }
@@ -280,7 +250,126 @@ impl Visitor<'_> for PoolVisitor {
     }
 
     fn visit_str<E: de::Error>(self, v: &str) -> Result<Pool, E> {
-        v.parse()
-            .map_err(|_: ParsePoolError| E::invalid_value(de::Unexpected::Str(v), &self))
+        v.parse().map_err(|_error: ParsePoolError| E::invalid_value(de::Unexpected::Str(v), &self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::IntoDeserializer as _;
+    use serde::de::value::{Error, I64Deserializer};
+
+    use super::*;
+
+    fn pooled(pool: Pool, shape: &[usize], map: &[f32]) -> Vec<f32> {
+        let mut out = vec![f32::NAN; pool.dim(shape).unwrap()];
+        pool.apply(shape, map, &mut out).unwrap();
+        out
+    }
+
+    /// The definition, cell by cell and element by element.
+    fn definition(p: usize, [channels, height, width]: [usize; 3], map: &[f32]) -> Vec<f64> {
+        let mut out = Vec::new();
+        for c in 0..channels {
+            for i in 0..p {
+                for j in 0..p {
+                    let (mut sum, mut count) = (0.0, 0.0);
+                    for y in i * height / p..((i + 1) * height).div_ceil(p) {
+                        for x in j * width / p..((j + 1) * width).div_ceil(p) {
+                            sum += f64::from(map[(c * height + y) * width + x]);
+                            count += 1.0;
+                        }
+                    }
+                    out.push(sum / count);
+                }
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn cells_are_means(
+            shape in [1..4_usize, 1..12_usize, 1..12_usize],
+            p in 1..12_u16,
+            seed in prop::collection::vec(-8.0..8.0_f32, 3 * 11 * 11),
+        ) {
+            let [channels, height, width] = shape;
+            let p = p.min(u16::try_from(height.min(width)).unwrap());
+            let map = &seed[..channels * height * width];
+            let found = pooled(Pool::Grid(p), &shape, map);
+            let expected = definition(usize::from(p), shape, map);
+            prop_assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.into_iter().zip(expected) {
+                prop_assert!((f64::from(found) - expected).abs() < 1e-5, "{} {}", found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn cells_overlap_where_the_grid_does_not_divide_the_map() {
+        // Rows 0..2 and 1..3 of three.
+        let map: Vec<f32> = (0..9_u8).map(f32::from).collect();
+        assert_eq!(pooled(Pool::Grid(2), &[1, 3, 3], &map), [2.0, 3.0, 5.0, 6.0]);
+        assert_eq!(pooled(Pool::Grid(1), &[1, 3, 3], &map), [4.0]);
+        assert_eq!(pooled(Pool::Grid(3), &[1, 3, 3], &map), map);
+    }
+
+    #[test]
+    fn what_has_no_grid_is_passed_through() {
+        assert_eq!(pooled(Pool::Grid(4), &[3], &[1.0, 2.0, 3.0]), [1.0, 2.0, 3.0]);
+        assert_eq!(pooled(Pool::Full, &[2, 1], &[1.0, 2.0]), [1.0, 2.0]);
+        assert_eq!(pooled(Pool::Full, &[1, 2, 2], &[1.0, 2.0, 3.0, 4.0]), [1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn a_non_finite_element_shows_in_its_cell_alone() {
+        let mut map = [1.0; 16];
+        map[5] = f32::NAN;
+        let out = pooled(Pool::Grid(2), &[1, 4, 4], &map);
+        assert!(out[0].is_nan());
+        assert_eq!(out[1..], [1.0; 3]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let error = |pool: Pool, shape: &[usize]| pool.dim(shape).unwrap_err();
+        assert_eq!(error(Pool::Grid(4), &[8, 7, 3]), PoolError::TooFine { pool: 4, height: 7, width: 3 });
+        assert_eq!(
+            error(Pool::Grid(4), &[8, 7, 3]).to_string(),
+            "pool 4 is finer than the tap's map of 7 x 3"
+        );
+        assert_eq!(error(Pool::Grid(2), &[5, 4]), PoolError::NoGrid { pool: 2, found: vec![5, 4] });
+        assert_eq!(error(Pool::Grid(0), &[5]), PoolError::NoCell);
+        for shape in [&[][..], &[3, 0, 2], &[usize::MAX, 2]] {
+            assert_eq!(error(Pool::Full, shape), PoolError::Size { found: shape.to_vec() });
+        }
+        let apply = |map: &[f32], out: &mut [f32]| Pool::Grid(1).apply(&[2, 1, 2], map, out);
+        assert_eq!(
+            apply(&[0.0; 3], &mut [0.0; 2]),
+            Err(PoolError::Length { what: "map", found: 3, expected: 4 })
+        );
+        assert_eq!(
+            apply(&[0.0; 4], &mut [0.0; 4]),
+            Err(PoolError::Length { what: "output", found: 4, expected: 2 })
+        );
+    }
+
+    #[test]
+    fn is_a_number_or_full_in_text() {
+        for (pool, json, text) in [(Pool::Grid(4), "4", "4"), (Pool::Full, "\"full\"", "full")] {
+            assert_eq!(serde_json::to_string(&pool).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Pool>(json).unwrap(), pool);
+            assert_eq!(pool.to_string(), text);
+            assert_eq!(text.parse(), Ok(pool));
+        }
+        // TOML's integers are signed.
+        let signed: I64Deserializer<Error> = 4_i64.into_deserializer();
+        assert_eq!(Pool::deserialize(signed), Ok(Pool::Grid(4)));
+        for json in ["0", "-1", "65536", "2.5", "\"Full\"", "\"0\"", "null"] {
+            let error = serde_json::from_str::<Pool>(json).unwrap_err().to_string();
+            assert!(error.contains("expected a number from 1 to 65535 or \"full\""), "{json}: {error}");
+        }
     }
 }

@@ -52,9 +52,7 @@ impl FromStr for Rule {
         Rule::ALL
             .into_iter()
             .find(|rule| rule.name() == s)
-            .ok_or_else(|| ParseRuleError {
-                found: s.to_owned(),
-            })
+            .ok_or_else(|| ParseRuleError { found: s.to_owned() })
     }
 }
 
@@ -76,10 +74,7 @@ mod tests {
     #[test]
     fn an_unknown_name_says_what_would_be_right() {
         let error = "class_means".parse::<Rule>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "unknown rule \"class_means\", expected one of: class-means, whitened"
-        );
+        assert_eq!(error.to_string(), "unknown rule \"class_means\", expected one of: class-means, whitened");
     }
 
     #[test]

@@ -22,10 +22,7 @@ pub struct Decision {
 impl Decision {
     /// The decision that never leaves: there is no class with a mean, or the activation is not finite.
     pub(crate) fn stay(class: u32) -> Self {
-        Self {
-            class,
-            margin: f64::NEG_INFINITY,
-        }
+        Self { class, margin: f64::NEG_INFINITY }
     }
 
     /// `max softmax` of the scores, in `[0, 1]`: the margin on a scale for showing. It saturates where margins still
@@ -93,11 +90,7 @@ pub fn margin(scores: &[f64]) -> f64 {
 /// `exp(difference)` for a difference of at most 0. What lies below 2⁻⁷² is left out: beside the second best's 1 it
 /// would be lost in rounding, and with a thousand classes most are there.
 fn relative_odds(difference: f64) -> f64 {
-    if difference < -50.0 {
-        0.0
-    } else {
-        difference.exp()
-    }
+    if difference < -50.0 { 0.0 } else { difference.exp() }
 }
 
 /// The lowest index of the largest value above `−∞`.
@@ -115,10 +108,7 @@ fn first_largest(values: &[f64]) -> Option<usize> {
 /// The decision where the class is that of the largest score; ties go to the lowest id.
 pub(crate) fn decide_by_score(scores: &[f64]) -> Decision {
     match first_largest(scores) {
-        Some(class) => Decision {
-            class: class_id(class),
-            margin: margin(scores),
-        },
+        Some(class) => Decision { class: class_id(class), margin: margin(scores) },
         None => Decision::stay(0),
     }
 }
@@ -136,16 +126,9 @@ pub(crate) fn decide_by_distance(distances: &mut [f64], spreads: &[f64]) -> Deci
         }
     }
     for (distance, spread) in distances.iter_mut().zip(spreads) {
-        *distance = if *distance == f64::INFINITY {
-            f64::NEG_INFINITY
-        } else {
-            -*distance / spread
-        };
+        *distance = if *distance == f64::INFINITY { f64::NEG_INFINITY } else { -*distance / spread };
     }
-    Decision {
-        class: class_id(nearest),
-        margin: margin(distances),
-    }
+    Decision { class: class_id(nearest), margin: margin(distances) }
 }
 
 /// A head has at most 2³² classes, checked when it is made.
