@@ -247,7 +247,8 @@ pub(crate) struct Json {
 
 /// `90`, `90s`, `15m`, `2h`, `7d`.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || format!("'{text}' is not a time: expected a number with s, m, h or d behind it, such as 2h");
+    let wrong =
+        || format!("'{text}' is not a time: expected a number with s, m, h or d behind it, such as 2h");
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_error| wrong())?;
@@ -259,7 +260,9 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
         _ => return Err(wrong()),
     };
     let seconds = number.checked_mul(unit).filter(|s| (1..=31_536_000).contains(s));
-    seconds.map(std::time::Duration::from_secs).ok_or_else(|| format!("'{text}': expected 1 second to 365 days"))
+    seconds
+        .map(std::time::Duration::from_secs)
+        .ok_or_else(|| format!("'{text}': expected 1 second to 365 days"))
 }
 
 #[cfg(test)]

@@ -51,7 +51,11 @@ async fn run(arguments: &DemoArgs, plan: &Plan, start: Instant) -> anyhow::Resul
     say(format!("coordinator on {} (QUIC, mutual TLS)", federation.address()));
     let places = federation.join(plan, 1).await?;
     let _processes = start_processes(&places)?;
-    say(format!("{} node processes joined with one-time tokens, shares {} of the digits", places.len(), plan.partition));
+    say(format!(
+        "{} node processes joined with one-time tokens, shares {} of the digits",
+        places.len(),
+        plan.partition
+    ));
     let run = federation.start_run(plan).await?;
 
     let bar = bar();
@@ -109,8 +113,14 @@ async fn classify(plan: &Plan, place: &NodePlace, report: &RunReport) -> anyhow:
     }
     let (inference, policy) = load_inference(&home)?;
     let spec = inference.spec();
-    let samples = Reader::new(&plan.data, &spec.data, spec.seed, &spec.classes).part(&spec.data.evaluation)?;
-    println!("{} images of the evaluation part with policy {}, as {} has it:", samples.len(), policy.version, place.name);
+    let samples =
+        Reader::new(&plan.data, &spec.data, spec.seed, &spec.classes).part(&spec.data.evaluation)?;
+    println!(
+        "{} images of the evaluation part with policy {}, as {} has it:",
+        samples.len(),
+        policy.version,
+        place.name
+    );
     let (mut cost, mut right, mut early) = (0.0, 0, 0);
     for i in 0..samples.len() {
         let verdict = inference.classify(&samples.load(i)?, &samples.name(i))?;
@@ -119,9 +129,14 @@ async fn classify(plan: &Plan, place: &NodePlace, report: &RunReport) -> anyhow:
         early += usize::from(verdict.exit.is_some());
         if i < SHOWN {
             let class = &spec.classes[verdict.class as usize];
-            let exit = verdict.exit.map_or("after the whole network".to_owned(), |e| format!("at exit {}", e + 1));
+            let exit =
+                verdict.exit.map_or("after the whole network".to_owned(), |e| format!("at exit {}", e + 1));
             let mark = if verdict.class == samples.labels()[i] { "right" } else { "wrong" };
-            println!("  a {} → {class}, {exit}, cost {:.2} ({mark})", spec.classes[samples.labels()[i] as usize], verdict.cost);
+            println!(
+                "  a {} → {class}, {exit}, cost {:.2} ({mark})",
+                spec.classes[samples.labels()[i] as usize],
+                verdict.cost
+            );
         }
     }
     let n = samples.len().max(1) as f64;

@@ -39,7 +39,8 @@ struct TapRow<'a> {
 pub(crate) fn inspect(model: &Path, json: bool) -> anyhow::Result<()> {
     let network = Network::load(model)?;
     let total = network.macs();
-    let row = |tap: &'_ exeunt_network::Tap| -> (u64, f64) { (tap.macs_until.get(), tap.macs_until.ratio(total)) };
+    let row =
+        |tap: &'_ exeunt_network::Tap| -> (u64, f64) { (tap.macs_until.get(), tap.macs_until.ratio(total)) };
     let inspected = Inspected {
         file: model,
         hash: network.hash().to_string(),
@@ -70,7 +71,10 @@ pub(crate) fn inspect(model: &Path, json: bool) -> anyhow::Result<()> {
     println!("  BLAKE3  {}", inspected.hash);
     println!("  input   {} {}", inspected.input.name, shape(inspected.input.shape));
     println!("  output  {} {}", inspected.output.name, shape(inspected.output.shape));
-    println!("  opset   {}, {} bytes, {} multiply-accumulates per sample", inspected.opset, inspected.bytes, inspected.macs);
+    println!(
+        "  opset   {}, {} bytes, {} multiply-accumulates per sample",
+        inspected.opset, inspected.bytes, inspected.macs
+    );
     if !inspected.uncounted_ops.is_empty() {
         println!("  not counted as multiply-accumulates: {}", inspected.uncounted_ops.join(", "));
     }

@@ -63,6 +63,8 @@ fn default_home() -> PathBuf {
 
 /// Log lines to stderr; `EXEUNT_LOG` before `-v`.
 fn start_logging(common: &Common) {
+    use std::io::IsTerminal as _;
+
     use tracing_subscriber::EnvFilter;
     let level = match common.verbose {
         0 => "warn",
@@ -70,7 +72,11 @@ fn start_logging(common: &Common) {
         _ => "debug,exeunt_coordinator=trace,exeunt_link=trace",
     };
     let filter = EnvFilter::try_from_env("EXEUNT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     if common.log_json {
         builder.json().init();
     } else {
@@ -81,5 +87,8 @@ fn start_logging(common: &Common) {
 /// The runtime that commands wait on.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     use anyhow::Context as _;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the asynchronous runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")
 }

@@ -65,7 +65,10 @@ async fn token(client: &OperatorClient, valid: Duration, label: String, json: bo
     } else {
         println!("{token}");
         let left = expires.saturating_sub(unix_now());
-        eprintln!("works once, for {} min; on the device: exeunt-node join TOKEN --data DIR", left.div_ceil(60));
+        eprintln!(
+            "works once, for {} min; on the device: exeunt-node join TOKEN --data DIR",
+            left.div_ceil(60)
+        );
     }
     Ok(())
 }
@@ -134,7 +137,9 @@ async fn find_node(client: &OperatorClient, wanted: &str) -> anyhow::Result<Node
         (Some(_), more) => {
             Err(BadInput(format!("'{wanted}' is the name of {} nodes; use an id", more + 1)).into())
         }
-        (None, _) => Err(BadInput(format!("no node is called '{wanted}'; `exeunt node list` shows them")).into()),
+        (None, _) => {
+            Err(BadInput(format!("no node is called '{wanted}'; `exeunt node list` shows them")).into())
+        }
     }
 }
 
@@ -171,7 +176,8 @@ fn run_id(text: Option<&str>) -> anyhow::Result<Option<RunId>> {
 
 /// Reads a run file from disk.
 pub(crate) fn read_run_file(path: &Path) -> anyhow::Result<RunFile> {
-    let length = std::fs::metadata(path).map_err(|error| BadInput(format!("{}: {error}", path.display())))?.len();
+    let length =
+        std::fs::metadata(path).map_err(|error| BadInput(format!("{}: {error}", path.display())))?.len();
     let file = path.display().to_string();
     if length > MAX_RUN_FILE_BYTES as u64 {
         let found = usize::try_from(length).unwrap_or(usize::MAX);
@@ -181,7 +187,12 @@ pub(crate) fn read_run_file(path: &Path) -> anyhow::Result<RunFile> {
     RunFile::parse(&text, &file).map_err(|error| BadInput(error.to_string()).into())
 }
 
-async fn start(client: &OperatorClient, path: &Path, network: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+async fn start(
+    client: &OperatorClient,
+    path: &Path,
+    network: Option<PathBuf>,
+    json: bool,
+) -> anyhow::Result<()> {
     let file = read_run_file(path)?;
     let beside = path.parent().unwrap_or(Path::new("."));
     let network = Network::load(&network.unwrap_or_else(|| beside.join(&file.network)))?;
@@ -198,7 +209,9 @@ async fn start(client: &OperatorClient, path: &Path, network: Option<PathBuf>, j
 }
 
 async fn list(client: &OperatorClient, json: bool) -> anyhow::Result<()> {
-    let OperatorResponse::Runs(rows) = client.ask(&OperatorRequest::Runs).await? else { return Err(unexpected()) };
+    let OperatorResponse::Runs(rows) = client.ask(&OperatorRequest::Runs).await? else {
+        return Err(unexpected());
+    };
     if json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
@@ -247,13 +260,20 @@ async fn wait_for(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result
     }
 }
 
-async fn set_policy(client: &OperatorClient, run: Option<&str>, wish: &Wish, json: bool) -> anyhow::Result<()> {
+async fn set_policy(
+    client: &OperatorClient,
+    run: Option<&str>,
+    wish: &Wish,
+    json: bool,
+) -> anyhow::Result<()> {
     let run = run_id(run)?;
     let wish = match wish {
         Wish { fraction: Some(fraction), .. } => PolicyRequest::Fraction(*fraction),
         Wish { max_drop: Some(points), .. } => PolicyRequest::MaxDrop(*points),
         Wish { thresholds: Some(list), .. } => PolicyRequest::Thresholds(thresholds(list)?),
-        _ => return Err(BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into()),
+        _ => {
+            return Err(BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into());
+        }
     };
     let response = client.ask(&OperatorRequest::SetPolicy { run, wish }).await?;
     let OperatorResponse::Policy { run, version } = response else { return Err(unexpected()) };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use exeunt_exits::{CurvePoint, Rule, RunResult};
 use exeunt_protocol::coordinator::Standing;
 use exeunt_protocol::operator::RunReport;
@@ -14,10 +14,13 @@ const CURVE_ROWS: usize = 12;
 /// Nodes that are shown.
 const NODE_ROWS: usize = 40;
 
+/// A line under the head, and nothing else.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
 /// A table with a line under its head and nothing else.
 pub(crate) fn grid(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(head.iter().copied());
+    table.load_style(STYLE).set_header(head.iter().copied());
     table
 }
 
@@ -36,7 +39,11 @@ pub(crate) fn report(report: &RunReport) -> String {
     let mut text = format!("run {}: {}\n", status.run, standing(report));
     if !status.waiting_for.is_empty() {
         let deadline = status.deadline_in_s.map(|s| format!(", deadline in {s} s")).unwrap_or_default();
-        let _ = writeln!(text, "\nwaiting for ({} of at least {} answers{deadline})", status.answers, status.quorum);
+        let _ = writeln!(
+            text,
+            "\nwaiting for ({} of at least {} answers{deadline})",
+            status.answers, status.quorum
+        );
         let mut table = grid(&["node", "what keeps it"]);
         for waiting in status.waiting_for.iter().take(NODE_ROWS) {
             table.add_row([waiting.name.as_str(), waiting.reason.as_str()]);
@@ -89,7 +96,14 @@ fn exits(text: &mut String, report: &RunReport, result: &RunResult) {
     }
     if let Some(share) = left.last() {
         let (cost, accuracy) = ("1.000".to_owned(), percent(result.network_accuracy));
-        table.add_row(["".to_owned(), "whole network".to_owned(), cost, accuracy.clone(), accuracy, percent(*share)]);
+        table.add_row([
+            "".to_owned(),
+            "whole network".to_owned(),
+            cost,
+            accuracy.clone(),
+            accuracy,
+            percent(*share),
+        ]);
     }
     right(&mut table, &[0, 2, 3, 4, 5]);
     let _ = writeln!(text, "{table}");
@@ -100,7 +114,7 @@ fn exits(text: &mut String, report: &RunReport, result: &RunResult) {
     }
 }
 
-/// A point of every tenth or so of cost, with the static line at the same cost.
+/// Points along the curve, with the static line at the same cost.
 fn curve(text: &mut String, result: &RunResult) {
     let points = thinned(result.curve.points());
     let _ = writeln!(text, "\ntrade-off, {} of {} policies", points.len(), result.curve.points().len());
@@ -124,28 +138,23 @@ fn thinned(points: &[CurvePoint]) -> Vec<&CurvePoint> {
     if points.len() <= CURVE_ROWS {
         return points.iter().collect();
     }
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
-    let step = (last.cost - first.cost) / (CURVE_ROWS - 1) as f64;
-    let mut picked: Vec<usize> = (0..CURVE_ROWS)
-        .map(|row| {
-            let cost = first.cost + step * row as f64;
-            let gap = |i: &usize| (points[*i].cost - cost).abs();
-            (0..points.len()).min_by(|a, b| gap(a).total_cmp(&gap(b))).unwrap_or(0)
-        })
-        .collect();
-    picked.dedup();
-    picked.into_iter().map(|i| &points[i]).collect()
+    let place = |row: usize| row * (points.len() - 1) / (CURVE_ROWS - 1);
+    (0..CURVE_ROWS).map(|row| &points[place(row)]).collect()
 }
 
 fn policies(text: &mut String, report: &RunReport, result: &RunResult) {
     if report.status.policies.is_empty() {
-        let _ = writeln!(text, "\nno policy is in force; `exeunt policy set --max-drop 1` picks the cheapest within a point");
+        let _ = writeln!(
+            text,
+            "\nno policy is in force; `exeunt policy set --max-drop 1` picks the cheapest within a point"
+        );
         return;
     }
     let _ = writeln!(text, "\npolicies, the last is in force");
     let mut table = grid(&["version", "asked for", "cost", "accuracy", "to network"]);
     for policy in &report.status.policies {
-        let shown = |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| "measuring".to_owned(), show);
+        let shown =
+            |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| "measuring".to_owned(), show);
         table.add_row([
             policy.version.0.to_string(),
             policy.asked.clone(),
@@ -161,7 +170,16 @@ fn policies(text: &mut String, report: &RunReport, result: &RunResult) {
 fn nodes(text: &mut String, report: &RunReport) {
     let exits = report.status.exits.len();
     let _ = writeln!(text, "\nnodes");
-    let mut table = grid(&["node", "samples", "withheld classes", "second moments", "network", "near cost .5", "sent", "received"]);
+    let mut table = grid(&[
+        "node",
+        "samples",
+        "withheld classes",
+        "second moments",
+        "network",
+        "near cost .5",
+        "sent",
+        "received",
+    ]);
     for node in report.nodes.iter().take(NODE_ROWS) {
         let samples = node.samples.map_or_else(|| "–".to_owned(), |[s, c, e]| format!("{s} + {c} + {e}"));
         let withheld = node.withheld_classes.map_or_else(|| "–".to_owned(), |n| n.to_string());
@@ -172,14 +190,19 @@ fn nodes(text: &mut String, report: &RunReport) {
         };
         let gap = |cost: f64| (cost - 0.5).abs();
         let half = node.curve.iter().min_by(|a, b| gap(a.cost).total_cmp(&gap(b.cost)));
-        let sum = |bytes: fn(&exeunt_protocol::operator::QueryTraffic) -> u64| size(node.traffic.iter().map(bytes).sum());
+        let sum = |bytes: fn(&exeunt_protocol::operator::QueryTraffic) -> u64| {
+            size(node.traffic.iter().map(bytes).sum())
+        };
         table.add_row([
             node.name.clone(),
             samples,
             withheld,
             second,
             node.network_accuracy.map_or_else(|| "–".to_owned(), percent),
-            half.map_or_else(|| "–".to_owned(), |point| format!("{} at {:.2}", percent(point.accuracy), point.cost)),
+            half.map_or_else(
+                || "–".to_owned(),
+                |point| format!("{} at {:.2}", percent(point.accuracy), point.cost),
+            ),
             sum(|traffic| traffic.up),
             sum(|traffic| traffic.down),
         ]);
@@ -195,7 +218,8 @@ fn queries(text: &mut String, report: &RunReport) {
     let _ = writeln!(text, "\nqueries");
     let mut table = grid(&["query", "", "answered", "declined", "bytes up", "bytes down"]);
     for query in &report.status.queries {
-        let traffic = || report.nodes.iter().flat_map(|node| &node.traffic).filter(|t| t.query == query.query);
+        let traffic =
+            || report.nodes.iter().flat_map(|node| &node.traffic).filter(|t| t.query == query.query);
         let name = if query.withdrawn { format!("{} (withdrawn)", query.name) } else { query.name.clone() };
         table.add_row([
             query.query.to_string(),

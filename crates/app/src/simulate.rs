@@ -22,7 +22,8 @@ pub(crate) fn simulate(arguments: &SimulateArgs) -> anyhow::Result<()> {
     let report = if arguments.sockets {
         crate::runtime()?.block_on(over_sockets(&plan, &bar))?
     } else {
-        let mut progress = |query: &str, done: u64, of: u64| bar.set_message(format!("{query}: node {done} of {of}"));
+        let mut progress =
+            |query: &str, done: u64, of: u64| bar.set_message(format!("{query}: node {done} of {of}"));
         in_memory(&plan, &mut progress)?.report
     };
     bar.finish_and_clear();

@@ -135,7 +135,8 @@ fn queries(report: &RunReport) -> Vec<Query> {
         node.map_or_else(|| id.to_string(), |node| node.name.clone())
     };
     let query = |query: &exeunt_protocol::coordinator::QueryStatus| {
-        let traffic = || report.nodes.iter().flat_map(|node| &node.traffic).filter(|t| t.query == query.query);
+        let traffic =
+            || report.nodes.iter().flat_map(|node| &node.traffic).filter(|t| t.query == query.query);
         Query {
             query: query.query.0,
             name: query.name.clone(),

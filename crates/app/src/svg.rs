@@ -73,7 +73,8 @@ impl Axes {
         let lowest = points().map(|p| p.1).fold(1.0, f64::min);
         let highest = points().map(|p| p.1).fold(0.0, f64::max).max(lowest);
         let span = (highest - lowest).max(0.02);
-        let y_step = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2].into_iter().find(|step| span / step <= 8.0).unwrap_or(0.2);
+        let y_step =
+            [0.005, 0.01, 0.02, 0.05, 0.1, 0.2].into_iter().find(|step| span / step <= 8.0).unwrap_or(0.2);
         let y_min = (lowest / y_step).floor() * y_step;
         let y_max = ((highest / y_step).ceil() * y_step).min(1.0).max(y_min + y_step);
         Self { x_max: (x_max * 10.0).ceil() / 10.0, y_min, y_max, y_step }
@@ -103,13 +104,17 @@ impl Axes {
             let y = self.y(accuracy);
             let _ = writeln!(svg, r#"<line class="grid" x1="{LEFT}" y1="{y:.1}" x2="{right}" y2="{y:.1}"/>"#);
             let (x, base) = (LEFT - 8.0, y + 4.0);
-            let _ = writeln!(svg, r#"<text x="{x}" y="{base:.1}" text-anchor="end">{accuracy:.digits$}</text>"#);
+            let _ =
+                writeln!(svg, r#"<text x="{x}" y="{base:.1}" text-anchor="end">{accuracy:.digits$}</text>"#);
         }
         let (middle, low) = ((LEFT + right) / 2.0, HEIGHT - 22.0);
         let caption = "mean cost, share of the bare network’s multiply-accumulates";
         let _ = writeln!(svg, r#"<text x="{middle}" y="{low}" text-anchor="middle">{caption}</text>"#);
         let up = (TOP + bottom) / 2.0;
-        let _ = writeln!(svg, r#"<text transform="translate(20 {up}) rotate(-90)" text-anchor="middle">accuracy</text>"#);
+        let _ = writeln!(
+            svg,
+            r#"<text transform="translate(20 {up}) rotate(-90)" text-anchor="middle">accuracy</text>"#
+        );
     }
 }
 
@@ -158,7 +163,8 @@ fn legend(svg: &mut String, series: &[Series]) {
         if series.style == Style::Mark {
             let _ = writeln!(svg, r#"<circle class="mark" cx="{:.1}" cy="42" r="5"/>"#, x + 14.0);
         } else {
-            let _ = writeln!(svg, r#"<line class="{class}" x1="{x:.1}" y1="42" x2="{:.1}" y2="42"/>"#, x + 28.0);
+            let _ =
+                writeln!(svg, r#"<line class="{class}" x1="{x:.1}" y1="42" x2="{:.1}" y2="42"/>"#, x + 28.0);
         }
         let _ = writeln!(svg, r#"<text x="{:.1}" y="46">{name}</text>"#, x + 34.0);
         x += 34.0 + 7.2 * name.chars().count() as f64 + 22.0;

@@ -15,10 +15,24 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("exeunt-store", &["stats", "exits", "protocol"]),
     ("exeunt-coordinator", &["stats", "exits", "protocol", "network", "link", "store"]),
     ("exeunt-node", &["stats", "exits", "protocol", "network", "data", "link"]),
-    ("exeunt-simulate", &["stats", "exits", "protocol", "network", "data", "link", "store", "coordinator", "node"]),
+    (
+        "exeunt-simulate",
+        &["stats", "exits", "protocol", "network", "data", "link", "store", "coordinator", "node"],
+    ),
     (
         "exeunt",
-        &["stats", "exits", "protocol", "network", "data", "link", "store", "coordinator", "node", "simulate"],
+        &[
+            "stats",
+            "exits",
+            "protocol",
+            "network",
+            "data",
+            "link",
+            "store",
+            "coordinator",
+            "node",
+            "simulate",
+        ],
     ),
 ];
 
@@ -54,7 +68,9 @@ fn our_crates_depend_in_one_direction() {
         .map(|(name, uses)| (*name, uses.iter().map(|u| format!("exeunt-{u}")).collect()))
         .collect();
     for package in metadata.workspace_packages() {
-        let allowed = allowed.get(package.name.as_str()).unwrap_or_else(|| panic!("{} is not on the map", package.name));
+        let allowed = allowed
+            .get(package.name.as_str())
+            .unwrap_or_else(|| panic!("{} is not on the map", package.name));
         let ours: BTreeSet<String> = used(package).into_iter().filter(|d| d.starts_with("exeunt")).collect();
         let extra: Vec<_> = ours.difference(allowed).collect();
         assert!(extra.is_empty(), "{} must not use {extra:?}", package.name);

@@ -70,7 +70,11 @@ impl OperatorClient {
         self.exchange(request, &[]).await
     }
 
-    async fn exchange(&self, request: &OperatorRequest, bulk: &[u8]) -> Result<OperatorResponse, ClientError> {
+    async fn exchange(
+        &self,
+        request: &OperatorRequest,
+        bulk: &[u8],
+    ) -> Result<OperatorResponse, ClientError> {
         let (mut sender, mut receiver) = self.connection.open_bi().await?;
         sender.send(&Request::Operator).await?;
         sender.send(&serde_json::to_vec(request)?).await?;
@@ -106,7 +110,9 @@ impl OperatorClient {
         sender.send(&Request::Fetch { blob: digest, offset: 0, purpose: None }).await?;
         sender.finish().await?;
         match receiver.expect::<FetchReply>(MAX_HEADER).await? {
-            FetchReply::Begin { bytes } => Ok(receiver.recv_blob(Blob { length: bytes, digest }, MAX_BLOB).await?),
+            FetchReply::Begin { bytes } => {
+                Ok(receiver.recv_blob(Blob { length: bytes, digest }, MAX_BLOB).await?)
+            }
             FetchReply::Unknown => {
                 Err(ClientError::Refused { why: format!("the coordinator does not have {}", digest.short()) })
             }

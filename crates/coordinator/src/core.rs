@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use exeunt_exits::{PolicyRequest, RunContext};
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{
-    Coordinator, Input, Now, Output, PolicyRecord, RunError, RunHistory, RunOptions, SealedQuery, Stored, Ticket,
+    Coordinator, Input, Now, Output, PolicyRecord, RunError, RunHistory, RunOptions, SealedQuery, Stored,
+    Ticket,
 };
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Refusal, Rejection};
 use exeunt_protocol::spec::RunFile;
@@ -112,8 +113,10 @@ impl Core {
             }
         }
         for (run, record) in core.store.runs()? {
-            let entry: RunEntry = serde_json::from_slice(&record)
-                .map_err(|error| CoreError::Corrupt { what: format!("run '{run}'"), why: error.to_string() })?;
+            let entry: RunEntry = serde_json::from_slice(&record).map_err(|error| CoreError::Corrupt {
+                what: format!("run '{run}'"),
+                why: error.to_string(),
+            })?;
             core.restore(now, &run, &entry)?;
             core.entries.insert(run, entry);
         }
@@ -128,8 +131,9 @@ impl Core {
             let merged = match &seal.merged {
                 Some(bytes) => {
                     let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
-                    let cells = packed::decode(bytes, cells)
-                        .map_err(|error| corrupt(format!("the sum of {query} of '{run}'"), error.to_string()))?;
+                    let cells = packed::decode(bytes, cells).map_err(|error| {
+                        corrupt(format!("the sum of {query} of '{run}'"), error.to_string())
+                    })?;
                     Some(Table::from_cells(cells))
                 }
                 None => None,
@@ -165,7 +169,14 @@ impl Core {
     }
 
     /// Takes note of a contribution whose bytes arrived whole, with the right hash.
-    pub fn arrived(&mut self, now: Now, node: NodeId, contribution: Contribution, bytes: Vec<u8>, ticket: Ticket) {
+    pub fn arrived(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        contribution: Contribution,
+        bytes: Vec<u8>,
+        ticket: Ticket,
+    ) {
         if let Err(rejection) = self.check_shape(node, &contribution, &bytes) {
             self.machine.refuse(&contribution.run, node, ticket, contribution.query, rejection);
             return;
@@ -241,7 +252,8 @@ impl Core {
         }
         self.flush_traffic()?;
         let connected = publish_to.intersection(&self.connected);
-        effects.extend(connected.map(|node| Effect::Send { node: *node, desired: self.machine.desired(*node) }));
+        effects
+            .extend(connected.map(|node| Effect::Send { node: *node, desired: self.machine.desired(*node) }));
         Ok(effects)
     }
 
@@ -314,7 +326,10 @@ impl Core {
                 what: format!("the contribution of {node} to {query} of '{run}'"),
                 why,
             };
-            let bytes = self.store.contribution(run, query, *node)?.ok_or_else(|| corrupt("it is gone".to_owned()))?;
+            let bytes = self
+                .store
+                .contribution(run, query, *node)?
+                .ok_or_else(|| corrupt("it is gone".to_owned()))?;
             let found = Digest::of(&bytes);
             if found != *digest {
                 return Err(corrupt(format!("found digest {found}, expected {digest}")));
@@ -394,7 +409,12 @@ impl Core {
     ///
     /// # Errors
     /// [`CoreError::Run`] when no policy fits the wish.
-    pub fn set_policy(&mut self, now: Now, run: &RunId, wish: &PolicyRequest) -> Result<PolicyVersion, CoreError> {
+    pub fn set_policy(
+        &mut self,
+        now: Now,
+        run: &RunId,
+        wish: &PolicyRequest,
+    ) -> Result<PolicyVersion, CoreError> {
         Ok(self.machine.set_policy(now, run, wish)?)
     }
 
@@ -405,7 +425,8 @@ impl Core {
     pub fn run_named(&self, run: Option<&RunId>) -> Result<RunId, CoreError> {
         let newest = || self.entries.iter().max_by_key(|(_, entry)| entry.number).map(|(run, _)| run.clone());
         let known = || {
-            let mut runs: Vec<_> = self.entries.iter().map(|(run, entry)| (entry.number, run.clone())).collect();
+            let mut runs: Vec<_> =
+                self.entries.iter().map(|(run, entry)| (entry.number, run.clone())).collect();
             runs.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
             runs.into_iter().map(|(_, run)| run).collect()
         };

@@ -36,7 +36,9 @@ pub enum HomeError {
         source: serde_json::Error,
     },
     /// No coordinator was ever started here.
-    #[error("there is no coordinator in {path}: start one with `exeunt serve`, or name its folder with --home")]
+    #[error(
+        "there is no coordinator in {path}: start one with `exeunt serve`, or name its folder with --home"
+    )]
     NoCoordinator {
         /// The folder.
         path: PathBuf,
@@ -94,7 +96,8 @@ impl Home {
     /// # Errors
     /// [`HomeError`]; an authority that is there in part is never replaced.
     pub fn keys(&self, now: SystemTime) -> Result<Keys, HomeError> {
-        fs::create_dir_all(&self.root).map_err(|source| HomeError::File { path: self.root.clone(), source })?;
+        fs::create_dir_all(&self.root)
+            .map_err(|source| HomeError::File { path: self.root.clone(), source })?;
         let authority = Authority::open_or_create(self.root.join("authority"), now)?;
         let identity = self.identity(&authority, "identity", Role::Coordinator, "coordinator", now)?;
         self.identity(&authority, "operator", Role::Operator, "operator", now)?;

@@ -85,7 +85,9 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
         OperatorRequest::Token { .. }
         | OperatorRequest::Revoke { .. }
         | OperatorRequest::PutBlob { .. }
-        | OperatorRequest::StartRun { .. } => OperatorResponse::Refused { why: "misdirected request".to_owned() },
+        | OperatorRequest::StartRun { .. } => {
+            OperatorResponse::Refused { why: "misdirected request".to_owned() }
+        }
     })
 }
 
@@ -108,7 +110,13 @@ async fn put_blob(
 ) -> Result<OperatorResponse, StreamError> {
     let bytes = receiver.recv_blob(Blob { length: bytes, digest }, MAX_BLOB).await?;
     let put = move |desk: &mut Desk| {
-        or_refused(desk.core.store_mut().put_blob(digest, &bytes).map_err(CoreError::from).map(|()| OperatorResponse::Done))
+        or_refused(
+            desk.core
+                .store_mut()
+                .put_blob(digest, &bytes)
+                .map_err(CoreError::from)
+                .map(|()| OperatorResponse::Done),
+        )
     };
     Ok(shared.desk.ask(put).await?)
 }
@@ -117,14 +125,13 @@ async fn token(shared: &Arc<Shared>, valid_s: u64, label: String) -> Result<Oper
     let secret = Secret::random();
     let expires = SystemTime::now() + Duration::from_secs(valid_s);
     let unix = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let record = TokenRecord {
-        label,
-        expires_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-        used_by: None,
-    };
+    let record =
+        TokenRecord { label, expires_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX), used_by: None };
     let digest = secret.digest();
-    let added =
-        shared.desk.ask(move |desk| desk.core.store_mut().add_token(digest, &record, desk.now.unix_ms)).await?;
+    let added = shared
+        .desk
+        .ask(move |desk| desk.core.store_mut().add_token(digest, &record, desk.now.unix_ms))
+        .await?;
     if let Err(error) = added {
         return Ok(OperatorResponse::Refused { why: chain(&error) });
     }
@@ -136,7 +143,11 @@ async fn token(shared: &Arc<Shared>, valid_s: u64, label: String) -> Result<Oper
 }
 
 /// The network is analysed away from the desk: it may take a second, and others wait there.
-async fn start_run(shared: &Arc<Shared>, file: RunFile, network: Digest) -> Result<OperatorResponse, StreamError> {
+async fn start_run(
+    shared: &Arc<Shared>,
+    file: RunFile,
+    network: Digest,
+) -> Result<OperatorResponse, StreamError> {
     let bytes = shared.desk.ask(move |desk| desk.core.store().read_blob(network, 0, usize::MAX)).await?;
     let refused = |why: String| Ok(OperatorResponse::Refused { why });
     let bytes = match bytes {
@@ -151,7 +162,9 @@ async fn start_run(shared: &Arc<Shared>, file: RunFile, network: Digest) -> Resu
         Err(error) => return refused(error.to_string()),
     };
     let start = move |desk: &mut Desk| {
-        or_refused(desk.core.start_run(desk.now, &file, &network).map(|run| OperatorResponse::Started { run }))
+        or_refused(
+            desk.core.start_run(desk.now, &file, &network).map(|run| OperatorResponse::Started { run }),
+        )
     };
     Ok(shared.desk.ask(start).await?)
 }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use exeunt_link::{Blob, CloseCode, Connection, Opened, Reason, Receiver, RecvError, Role, SendError, Sender};
-use exeunt_protocol::message::{
-    Ack, ContributeReply, Contribution, FetchReply, FromNode, OLDEST_VERSION, Rejection, Request, ToNode, VERSION,
+use exeunt_link::{
+    Blob, CloseCode, Connection, Opened, Reason, Receiver, RecvError, Role, SendError, Sender,
 };
 use exeunt_protocol::coordinator::Input;
+use exeunt_protocol::message::{
+    Ack, ContributeReply, Contribution, FetchReply, FromNode, OLDEST_VERSION, Rejection, Request, ToNode,
+    VERSION,
+};
 use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::Digest;
 

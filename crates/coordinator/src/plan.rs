@@ -33,7 +33,9 @@ pub enum PlanError {
         source: PoolError,
     },
     /// The network has another number of outputs than the run has classes.
-    #[error("run file '{run}', task.classes: found {found} classes, expected {expected}, the outputs of the network")]
+    #[error(
+        "run file '{run}', task.classes: found {found} classes, expected {expected}, the outputs of the network"
+    )]
     Classes {
         /// Name in the run file.
         run: String,
@@ -43,7 +45,9 @@ pub enum PlanError {
         expected: usize,
     },
     /// The network's input is not an image of the run's colour.
-    #[error("run file '{run}', input.colour: found {found} channels, expected {expected:?}, the input of the network")]
+    #[error(
+        "run file '{run}', input.colour: found {found} channels, expected {expected:?}, the input of the network"
+    )]
     Input {
         /// Name in the run file.
         run: String,
@@ -139,7 +143,8 @@ impl RunPlan {
             floors: file.floors,
             more: BTreeMap::new(),
         };
-        let spec_bytes = serde_json::to_vec(&spec).map_err(|source| PlanError::Encode { run: run(), source })?;
+        let spec_bytes =
+            serde_json::to_vec(&spec).map_err(|source| PlanError::Encode { run: run(), source })?;
         let options = RunOptions {
             spec: BlobRef::of(&spec_bytes),
             network: BlobRef { digest: network.hash(), bytes: network.bytes().len() as u64 },

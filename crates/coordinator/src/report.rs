@@ -2,7 +2,9 @@
 
 use exeunt_exits::{Part, Query};
 use exeunt_protocol::coordinator::{Now, Standing};
-use exeunt_protocol::operator::{NodePoint, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames};
+use exeunt_protocol::operator::{
+    NodePoint, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames,
+};
 use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
 use exeunt_store::Seal;
@@ -21,7 +23,8 @@ impl Core {
         let asked = self.machine.queries(run);
         let mut nodes = Vec::new();
         for (node, record) in self.store.nodes()? {
-            let took_part = seals.iter().any(|(_, seal)| seal.cohort.iter().any(|(member, ..)| *member == node));
+            let took_part =
+                seals.iter().any(|(_, seal)| seal.cohort.iter().any(|(member, ..)| *member == node));
             if record.revoked && !took_part {
                 continue;
             }
@@ -36,7 +39,11 @@ impl Core {
                 traffic: traffic
                     .iter()
                     .filter(|(_, of, _)| *of == node)
-                    .map(|(query, _, traffic)| QueryTraffic { query: *query, up: traffic.up, down: traffic.down })
+                    .map(|(query, _, traffic)| QueryTraffic {
+                        query: *query,
+                        up: traffic.up,
+                        down: traffic.down,
+                    })
                     .collect(),
             };
             let described = seals.iter().zip(&asked).filter(|(_, query)| tells_of_nodes(query));
@@ -55,7 +62,13 @@ impl Core {
     }
 
     /// A node's table, where it was counted.
-    fn counted(&self, run: &RunId, query: QueryId, seal: &Seal, node: NodeId) -> Result<Option<Table>, CoreError> {
+    fn counted(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        seal: &Seal,
+        node: NodeId,
+    ) -> Result<Option<Table>, CoreError> {
         if !seal.cohort.iter().any(|(member, ..)| *member == node) {
             return Ok(None);
         }
@@ -130,7 +143,11 @@ impl Core {
             let status = self.machine.run_status(now, run)?;
             let standing = match &status.standing {
                 Standing::Asking { query, name } => {
-                    format!("asking {name} ({query}), {} of {} answers", status.answers, status.answers + status.waiting_for.len())
+                    format!(
+                        "asking {name} ({query}), {} of {} answers",
+                        status.answers,
+                        status.answers + status.waiting_for.len()
+                    )
                 }
                 Standing::Sealing { query } => format!("merging {query}"),
                 Standing::Ready => "ready".to_owned(),
@@ -186,6 +203,7 @@ fn on_evaluation(query: &Query) -> bool {
 
 /// BLAKE3 over the digests of the merged tables, in order.
 fn digest(seals: &[(QueryId, Seal)]) -> Digest {
-    let bytes: Vec<u8> = seals.iter().filter_map(|(_, seal)| seal.digest).flat_map(|d| *d.as_bytes()).collect();
+    let bytes: Vec<u8> =
+        seals.iter().filter_map(|(_, seal)| seal.digest).flat_map(|d| *d.as_bytes()).collect();
     Digest::of(&bytes)
 }

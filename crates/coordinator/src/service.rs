@@ -194,4 +194,3 @@ impl std::fmt::Debug for Service {
         f.debug_struct("Service").field("address", &self.local_addr()).finish_non_exhaustive()
     }
 }
-

@@ -120,7 +120,9 @@ impl Dataset {
     #[must_use]
     pub fn share(&self, share: &Share) -> Self {
         let dealer = share.dealer();
-        self.filter(|sample| dealer.node_of(sample.label, place(sample.hash, share.seed(), Purpose::Share)) == share.node())
+        self.filter(|sample| {
+            dealer.node_of(sample.label, place(sample.hash, share.seed(), Purpose::Share)) == share.node()
+        })
     }
 
     /// All nodes' samples at once: what [`Dataset::share`] gives each of `nodes`.

@@ -30,7 +30,10 @@ pub(crate) fn list(folder: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u6
         files.extend(images.map(|path| (path, class as u64)));
     }
     if files.is_empty() {
-        return Err(DataError::Empty { path: folder.to_owned(), expected: "JPEG or PNG file in its class folders" });
+        return Err(DataError::Empty {
+            path: folder.to_owned(),
+            expected: "JPEG or PNG file in its class folders",
+        });
     }
     Ok(files)
 }

@@ -15,19 +15,22 @@ fn wrong(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> 
 /// Magic number and dimensions; checks that exactly the bytes they promise follow.
 fn header(path: &Path, bytes: &[u8], magic: u32, what: &str) -> Result<Vec<usize>, DataError> {
     let word = |i: usize| bytes.get(4 * i..4 * i + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
-    let found = word(0).ok_or_else(|| wrong(path, format!("{} bytes", bytes.len()), format!("IDX {what}")))?;
+    let found =
+        word(0).ok_or_else(|| wrong(path, format!("{} bytes", bytes.len()), format!("IDX {what}")))?;
     if found != magic {
         return Err(wrong(path, format!("magic number {found:#010x}"), format!("{magic:#010x}, IDX {what}")));
     }
     let dimensions = (magic & 0xff) as usize;
     let sizes: Option<Vec<usize>> = (1..=dimensions).map(|i| word(i).map(|w| w as usize)).collect();
-    let sizes = sizes.ok_or_else(|| wrong(path, "a header that breaks off", format!("{dimensions} dimensions")))?;
+    let sizes =
+        sizes.ok_or_else(|| wrong(path, "a header that breaks off", format!("{dimensions} dimensions")))?;
     let promised = sizes
         .iter()
         .try_fold(1_usize, |product, size| product.checked_mul(*size))
         .and_then(|product| product.checked_add(4 + 4 * dimensions));
     if promised != Some(bytes.len()) {
-        let expected = promised.map_or("a length that exists".to_owned(), |n| format!("{n} bytes for {sizes:?}"));
+        let expected =
+            promised.map_or("a length that exists".to_owned(), |n| format!("{n} bytes for {sizes:?}"));
         return Err(wrong(path, format!("{} bytes", bytes.len()), expected));
     }
     Ok(sizes)
@@ -82,7 +85,8 @@ mod tests {
         let images = file(folder.path(), "i", &[IMAGES, 2, 1, 2], &[1, 2, 3, 4]);
         let labels = file(folder.path(), "l", &[LABELS, 2], &[7, 9]);
         let packed = folder.path().join("i.gz");
-        let mut gz = flate2::write::GzEncoder::new(std::fs::File::create(&packed).unwrap(), Default::default());
+        let mut gz =
+            flate2::write::GzEncoder::new(std::fs::File::create(&packed).unwrap(), Default::default());
         gz.write_all(&std::fs::read(&images).unwrap()).unwrap();
         gz.finish().unwrap();
         for images in [images, packed.clone()] {

@@ -31,7 +31,9 @@ pub(crate) fn read(path: &Path, images: &str, labels: &str) -> Result<(Records, 
     let (height, width, channels) = match shape[..] {
         [_, height, width] | [_, height, width, 1] => (height, width, 1),
         [_, height, width, 3] => (height, width, 3),
-        _ => return Err(wrong(path, format!("'{images}' of shape {shape:?}"), "N,H,W or N,H,W,1 or N,H,W,3")),
+        _ => {
+            return Err(wrong(path, format!("'{images}' of shape {shape:?}"), "N,H,W or N,H,W,1 or N,H,W,3"));
+        }
     };
     if height == 0 || width == 0 {
         return Err(wrong(path, format!("'{images}' of shape {shape:?}"), "at least one pixel"));
@@ -58,8 +60,12 @@ pub(crate) fn read(path: &Path, images: &str, labels: &str) -> Result<(Records, 
 
 type Archive = NpzReader<File>;
 
-fn by_name<T: ndarray_npy::ReadableElement>(archive: &mut Archive, name: &str) -> Result<ArrayD<T>, ReadNpzError> {
-    archive.by_name::<ndarray::OwnedRepr<T>, IxDyn>(name)
+fn by_name<T: ndarray_npy::ReadableElement>(
+    archive: &mut Archive,
+    name: &str,
+) -> Result<ArrayD<T>, ReadNpzError> {
+    archive
+        .by_name::<ndarray::OwnedRepr<T>, IxDyn>(name)
         .or_else(|_| archive.by_name::<ndarray::OwnedRepr<T>, IxDyn>(&format!("{name}.npy")))
 }
 
@@ -98,7 +104,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npz");
         let mut archive = NpzWriter::new(File::create(&path).unwrap());
-        archive.add_array("x", &Array3::<u8>::from_shape_fn((2, 2, 3), |(n, y, x)| (n * 6 + y * 3 + x) as u8)).unwrap();
+        archive
+            .add_array("x", &Array3::<u8>::from_shape_fn((2, 2, 3), |(n, y, x)| (n * 6 + y * 3 + x) as u8))
+            .unwrap();
         archive.add_array("y", &Array1::<i32>::from(vec![4, -1])).unwrap();
         archive.finish().unwrap();
         let (records, labels) = read(&path, "x", "y").unwrap();

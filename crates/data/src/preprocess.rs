@@ -32,7 +32,13 @@ impl Preprocess {
     ///
     /// # Errors
     /// [`DataError::Image`] when the image does not come out at that shape; then nothing was appended.
-    pub fn append(&self, image: &Image, shape: &[usize], name: &str, out: &mut Vec<f32>) -> Result<(), DataError> {
+    pub fn append(
+        &self,
+        image: &Image,
+        shape: &[usize],
+        name: &str,
+        out: &mut Vec<f32>,
+    ) -> Result<(), DataError> {
         let bad = |why: String| DataError::Image { name: name.to_owned(), why };
         let image = match self.spec.colour {
             Colour::Grey => image.to_grey(),
@@ -42,7 +48,8 @@ impl Preprocess {
             Some(side) => resize(image, side as usize).map_err(bad)?,
             None => image,
         };
-        let [height, width] = self.spec.crop.map_or([image.height, image.width], |crop| crop.map(|s| s as usize));
+        let [height, width] =
+            self.spec.crop.map_or([image.height, image.width], |crop| crop.map(|s| s as usize));
         if image.height < height || image.width < width {
             return Err(bad(format!(
                 "found {}×{} pixels, expected at least {height}×{width} to crop",

@@ -108,12 +108,20 @@ impl<'a> Reader<'a> {
             let bytes =
                 std::fs::read(&file).map_err(|source| DataError::File { path: file.clone(), source })?;
             let label = self.class(label, &file, index)?;
-            samples.push(Sample { label, hash: Digest::of(&bytes), location: Location::File(Arc::new(file)) });
+            samples.push(Sample {
+                label,
+                hash: Digest::of(&bytes),
+                location: Location::File(Arc::new(file)),
+            });
         }
         Ok(())
     }
 
-    fn add(&self, (records, labels): (Records, Vec<u64>), samples: &mut Vec<Sample>) -> Result<(), DataError> {
+    fn add(
+        &self,
+        (records, labels): (Records, Vec<u64>),
+        samples: &mut Vec<Sample>,
+    ) -> Result<(), DataError> {
         let records = Arc::new(records);
         for (index, label) in labels.into_iter().enumerate() {
             let label = self.class(label, &records.path, index)?;
@@ -158,7 +166,8 @@ mod tests {
     }
 
     fn batch(folder: &Path, name: &str, records: usize) {
-        let record = |i: usize| [vec![(i % 10) as u8], (0..3072).map(|p| (p + 31 * i) as u8).collect()].concat();
+        let record =
+            |i: usize| [vec![(i % 10) as u8], (0..3072).map(|p| (p + 31 * i) as u8).collect()].concat();
         std::fs::write(folder.join(name), (0..records).flat_map(record).collect::<Vec<u8>>()).unwrap();
     }
 
@@ -178,7 +187,8 @@ mod tests {
         let error = reader.part(&part(Some([200, 300]), None)).unwrap_err().to_string();
         assert!(error.contains("found 200 samples, expected more than 200"), "{error}");
         let three = &classes[..3];
-        let error = Reader::new(folder.path(), &spec, 5, three).part(&spec.calibration).unwrap_err().to_string();
+        let error =
+            Reader::new(folder.path(), &spec, 5, three).part(&spec.calibration).unwrap_err().to_string();
         assert!(error.ends_with("sample 3 has label 3, expected 0 to 2"), "{error}");
     }
 
@@ -192,7 +202,9 @@ mod tests {
         let all = Reader::new(folder.path(), &spec, 0, &classes).part(&spec.statistics).unwrap();
         let mut twice = all.range(10, 20);
         assert_ne!(twice.digest(), all.digest());
-        twice = Dataset::new([all.range(10, 20), all.range(0, 10)].iter().flat_map(|d| (0..10).map(|i| d.sample(i))).collect());
+        twice = Dataset::new(
+            [all.range(10, 20), all.range(0, 10)].iter().flat_map(|d| (0..10).map(|i| d.sample(i))).collect(),
+        );
         assert_eq!(twice.digest(), all.digest());
     }
 }

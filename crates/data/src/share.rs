@@ -36,13 +36,17 @@ pub struct Share {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseShareError {
     /// Not a partition.
-    #[error("'{found}' is not a partition: expected uniform, dirichlet(ALPHA) with 0 < ALPHA, or by-class(CLASSES)")]
+    #[error(
+        "'{found}' is not a partition: expected uniform, dirichlet(ALPHA) with 0 < ALPHA, or by-class(CLASSES)"
+    )]
     Partition {
         /// The text.
         found: String,
     },
     /// Not a share.
-    #[error("'{found}' is not a share: expected NODE/OF:PARTITION:SEED with NODE below OF, such as 3/8:uniform:0")]
+    #[error(
+        "'{found}' is not a share: expected NODE/OF:PARTITION:SEED with NODE below OF, such as 3/8:uniform:0"
+    )]
     Share {
         /// The text.
         found: String,
@@ -70,7 +74,12 @@ impl Share {
     }
 
     pub(crate) fn dealer(&self) -> Dealer {
-        Dealer { of: self.of, partition: self.partition, seed: self.seed, bounds: std::cell::RefCell::default() }
+        Dealer {
+            of: self.of,
+            partition: self.partition,
+            seed: self.seed,
+            bounds: std::cell::RefCell::default(),
+        }
     }
 }
 
@@ -92,7 +101,10 @@ impl Dealer {
             Partition::ByClass(classes) => {
                 // Node i holds classes i·c .. i·c + c; a class that no node would hold goes to one by its number.
                 let classes = u64::from(classes);
-                let holds = |node: u32| u64::from(node) * classes <= u64::from(class) && u64::from(class) < (u64::from(node) + 1) * classes;
+                let holds = |node: u32| {
+                    u64::from(node) * classes <= u64::from(class)
+                        && u64::from(class) < (u64::from(node) + 1) * classes
+                };
                 let round = (u64::from(self.of) * classes).max(1);
                 let class_in_round = u64::from(class) % round;
                 (0..self.of)
@@ -101,7 +113,8 @@ impl Dealer {
             }
             Partition::Dirichlet(alpha) => {
                 let mut bounds = self.bounds.borrow_mut();
-                let bounds = bounds.entry(class).or_insert_with(|| dirichlet(alpha, self.of, self.seed, class));
+                let bounds =
+                    bounds.entry(class).or_insert_with(|| dirichlet(alpha, self.of, self.seed, class));
                 let node = bounds.partition_point(|bound| *bound <= place);
                 u32::try_from(node).unwrap_or(u32::MAX).min(self.of - 1)
             }
@@ -192,7 +205,15 @@ mod tests {
         for text in ["3/8:dirichlet(0.3):7", "0/1:uniform:0", "7/8:by-class(2):42"] {
             assert_eq!(text.parse::<Share>().unwrap().to_string(), text);
         }
-        for text in ["8/8:uniform:0", "1/8:dirichlet(0):0", "1/8:by-class(0):0", "1:uniform:0", "1/2:sorted:0", "", "1/2:uniform"] {
+        for text in [
+            "8/8:uniform:0",
+            "1/8:dirichlet(0):0",
+            "1/8:by-class(0):0",
+            "1:uniform:0",
+            "1/2:sorted:0",
+            "",
+            "1/2:uniform",
+        ] {
             assert!(text.parse::<Share>().is_err(), "{text}");
         }
     }

@@ -169,7 +169,10 @@ impl RunContext {
         MomentsShape {
             classes: self.classes,
             exits: exits
-                .map(|(e, exit)| ExitShape { dim: exit.dim, second: second.get(e).copied().unwrap_or_default() })
+                .map(|(e, exit)| ExitShape {
+                    dim: exit.dim,
+                    second: second.get(e).copied().unwrap_or_default(),
+                })
                 .collect(),
         }
     }

@@ -152,7 +152,8 @@ pub fn static_line(points: &[CurvePoint]) -> Curve {
 /// points with a NaN are passed over.
 #[must_use]
 pub fn pareto(points: impl IntoIterator<Item = (f64, f64)>) -> Vec<usize> {
-    let points = points.into_iter().enumerate().filter(|(_, (cost, accuracy))| !cost.is_nan() && !accuracy.is_nan());
+    let points =
+        points.into_iter().enumerate().filter(|(_, (cost, accuracy))| !cost.is_nan() && !accuracy.is_nan());
     let mut order: Vec<(usize, (f64, f64))> = points.collect();
     order.sort_by(|(i, a), (j, b)| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)).then(i.cmp(j)));
     let mut best = f64::NEG_INFINITY;
@@ -179,7 +180,16 @@ mod tests {
 
     #[test]
     fn the_front_has_what_nothing_beats() {
-        let points = [(0.5, 0.6), (0.2, 0.4), (0.6, 0.6), (0.2, 0.3), (f64::NAN, 1.0), (1.0, 0.9), (0.2, 0.4), (0.9, 0.7)];
+        let points = [
+            (0.5, 0.6),
+            (0.2, 0.4),
+            (0.6, 0.6),
+            (0.2, 0.3),
+            (f64::NAN, 1.0),
+            (1.0, 0.9),
+            (0.2, 0.4),
+            (0.9, 0.7),
+        ];
         assert_eq!(pareto(points), [1, 0, 7, 5]);
         assert_eq!(pareto([]), [0_usize; 0]);
         let front = Curve::front(points.iter().map(|(c, a)| point(*c, *a)).collect());

@@ -162,7 +162,8 @@ impl OutcomesBuilder {
         let mut decisions = Vec::with_capacity(expected);
         for (exit, (rules, z)) in self.outcomes.rules.iter().zip(pooled).enumerate() {
             let mut by_rule = vec![vec![STAYS; z.nrows()]; rules.len()];
-            for (rule, decided) in rules.iter().zip(&mut by_rule).filter(|(rule, _)| heads.has(exit, **rule)) {
+            for (rule, decided) in rules.iter().zip(&mut by_rule).filter(|(rule, _)| heads.has(exit, **rule))
+            {
                 heads
                     .decide_batch(exit, *rule, *z, decided)
                     .map_err(|source| OutcomesError::Decide { exit, source })?;
@@ -387,6 +388,7 @@ fn above(margins: &[f64], threshold: f64) -> u64 {
         *byte = u8::from(*margin > threshold);
     }
     let (eights, _) = bytes.as_chunks::<8>();
-    let gathered = eights.iter().map(|eight| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56);
+    let gathered =
+        eights.iter().map(|eight| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56);
     gathered.rev().fold(0, |word, bits| word << 8 | bits)
 }

@@ -496,10 +496,7 @@ mod tests {
         };
         assert_eq!(refused([0, 1, 0, -1, 0, 0, 0, 0]), HistogramError::Negative { cell: 3, found: -1 });
         let error = refused([2, 1, 0, 1, 3, 0, 0, 0]);
-        assert_eq!(
-            error.to_string(),
-            "the histogram of exit 0 by whitened is of 3 samples, expected 4"
-        );
+        assert_eq!(error.to_string(), "the histogram of exit 0 by whitened is of 3 samples, expected 4");
         let short = Quantiles::read(&rules, &edges, &Table::zeros(7)).unwrap_err();
         assert_eq!(short, HistogramError::Cells { found: 7, expected: 8 });
     }

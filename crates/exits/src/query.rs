@@ -136,7 +136,9 @@ impl Query {
     pub const fn heads(&self) -> Option<Digest> {
         match self {
             Self::Census | Self::Range { .. } | Self::Moments { .. } => None,
-            Self::Spread { heads, .. } | Self::Confidence { heads, .. } | Self::Evaluate { heads, .. } => Some(*heads),
+            Self::Spread { heads, .. } | Self::Confidence { heads, .. } | Self::Evaluate { heads, .. } => {
+                Some(*heads)
+            }
         }
     }
 
@@ -189,7 +191,9 @@ impl Query {
             Self::Evaluate { policies, .. } => {
                 let wrong = |index, what: String| QueryError::Policy { index, what };
                 let checks = policies.iter().enumerate();
-                checks.map(|(i, policy)| policy.check(rules).map_err(|error| wrong(i, error.to_string()))).collect()
+                checks
+                    .map(|(i, policy)| policy.check(rules).map_err(|error| wrong(i, error.to_string())))
+                    .collect()
             }
         }
     }

@@ -110,7 +110,9 @@ impl TallyView {
         }
         let cells = table.cells().iter().enumerate();
         let counts: Result<Vec<u64>, TallyError> = cells
-            .map(|(cell, found)| u64::try_from(*found).map_err(|_error| TallyError::Negative { cell, found: *found }))
+            .map(|(cell, found)| {
+                u64::try_from(*found).map_err(|_error| TallyError::Negative { cell, found: *found })
+            })
             .collect();
         let view = Self { shape, counts: counts? };
         view.check()?;
@@ -127,7 +129,9 @@ impl TallyView {
             if found != samples {
                 return Err(TallyError::Left { policy, found, expected: samples });
             }
-            if let Some((right, left)) = tally.right().iter().zip(tally.left()).find(|(right, left)| right > left) {
+            if let Some((right, left)) =
+                tally.right().iter().zip(tally.left()).find(|(right, left)| right > left)
+            {
                 return Err(TallyError::Right { found: *right, expected: *left });
             }
             if tally.loss() > network_right {
@@ -231,7 +235,8 @@ mod tests {
         assert_eq!(SHAPE.cells(), CELLS.len());
         let view = TallyView::new(SHAPE, &Table::from_cells(CELLS.to_vec())).unwrap();
         assert_eq!((view.samples(), view.network_accuracy()), (10, Some(0.8)));
-        let read: Vec<_> = view.policies().map(|p| (p.left(), p.right(), p.right_total(), p.loss())).collect();
+        let read: Vec<_> =
+            view.policies().map(|p| (p.left(), p.right(), p.right_total(), p.loss())).collect();
         assert_eq!(read, [(&[3, 7][..], &[2, 6][..], 8, 1), (&[10, 0], &[5, 0], 5, 4)]);
         let none = TallyView::new(SHAPE, &Table::zeros(CELLS.len())).unwrap();
         assert_eq!(none.network_accuracy(), None);

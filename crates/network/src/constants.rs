@@ -9,10 +9,7 @@ use tract_onnx::tract_hir::internal::TractResult;
 /// Bytes of the elements of `tensor` as its shape and type have it, `None` when they do not say.
 pub(crate) fn byte_len(tensor: &pb::TensorProto) -> Option<u64> {
     let width = width(DataType::try_from(tensor.data_type).ok()?)?;
-    tensor
-        .dims
-        .iter()
-        .try_fold(width, |product, dim| product.checked_mul(u64::try_from(*dim).ok()?))
+    tensor.dims.iter().try_fold(width, |product, dim| product.checked_mul(u64::try_from(*dim).ok()?))
 }
 
 /// Bytes per element, `None` where elements are packed or of no fixed size.

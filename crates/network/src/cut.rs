@@ -202,12 +202,7 @@ fn segment(graph: &DataGraph, steps: &[Step], input: TensorInfo, output: TensorI
         }),
         ..Default::default()
     };
-    Segment {
-        model: model.encode_to_vec(),
-        input,
-        output,
-        macs: steps.iter().map(|step| step.macs).sum(),
-    }
+    Segment { model: model.encode_to_vec(), input, output, macs: steps.iter().map(|step| step.macs).sum() }
 }
 
 fn value_info(info: &TensorInfo) -> pb::ValueInfoProto {

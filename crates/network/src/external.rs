@@ -59,9 +59,10 @@ fn read_into(
         |reason| LoadError::DamagedExternalData { tensor: name.clone(), location: location.clone(), reason };
     let number = |key: &str| match entry(tensor, key) {
         None => Ok(None),
-        Some(text) => text.parse::<u64>().map(Some).map_err(|_parse| {
-            damaged(format!("its {key} is {text:?}, which is not a number of bytes"))
-        }),
+        Some(text) => text
+            .parse::<u64>()
+            .map(Some)
+            .map_err(|_parse| damaged(format!("its {key} is {text:?}, which is not a number of bytes"))),
     };
 
     let offset = number("offset")?.unwrap_or(0);
@@ -90,9 +91,7 @@ fn read_into(
     };
     // Nothing is allocated before the file is known to be long enough.
     if offset.checked_add(expected).is_none_or(|end| end > *size) {
-        return Err(damaged(format!(
-            "it ends at byte {size}, expected {expected} bytes from byte {offset}"
-        )));
+        return Err(damaged(format!("it ends at byte {size}, expected {expected} bytes from byte {offset}")));
     }
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;

@@ -33,8 +33,8 @@ pub(crate) struct Fact {
 
 /// What is known about every value of `model`, by name.
 pub(crate) fn infer(model: &pb::ModelProto) -> Result<BTreeMap<String, Fact>, LoadError> {
-    let parsed = guarded(|| tract_onnx::onnx().parse(model, None))
-        .map_err(|reason| LoadError::Engine { reason })?;
+    let parsed =
+        guarded(|| tract_onnx::onnx().parse(model, None)).map_err(|reason| LoadError::Engine { reason })?;
     let ParseResult { model: mut inference, outlets_by_name, .. } = parsed;
     let nodes = model.graph.as_ref().map_or(&[][..], |graph| graph.node.as_slice());
 
@@ -134,11 +134,7 @@ fn shape(fact: &InferenceFact) -> Option<Vec<usize>> {
 }
 
 fn known(fact: &InferenceFact) -> Option<Fact> {
-    Some(Fact {
-        kind: fact.datum_type.concretize()?,
-        shape: shape(fact)?,
-        constant: fact.value.concretize(),
-    })
+    Some(Fact { kind: fact.datum_type.concretize()?, shape: shape(fact)?, constant: fact.value.concretize() })
 }
 
 /// Runs code of the engine, which panics on some input that it did not expect. The message says what

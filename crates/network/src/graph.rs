@@ -40,8 +40,7 @@ impl DataGraph {
         let graph = pinned.model.graph.unwrap_or_default();
         let output = output(&pinned.output, &facts)?;
 
-        let constant =
-            |name: &str| facts.get(name).is_some_and(|fact| fact.constant.is_some());
+        let constant = |name: &str| facts.get(name).is_some_and(|fact| fact.constant.is_some());
         let steps = data_steps(graph.node, &pinned.output, &constant, &facts);
         let constants = read_constants(&steps, graph.initializer, &facts)?;
 
@@ -139,11 +138,10 @@ fn read_constants(
                     operator: step.node.op_type.clone(),
                     reason,
                 };
-                let tensor = facts::guarded(|| constants::to_onnx(name, value))
-                    .map_err(problem)?
-                    .ok_or_else(|| {
-                        problem(format!("{name:?} is a constant of type {:?}", value.datum_type()))
-                    })?;
+                let tensor =
+                    facts::guarded(|| constants::to_onnx(name, value)).map_err(problem)?.ok_or_else(
+                        || problem(format!("{name:?} is a constant of type {:?}", value.datum_type())),
+                    )?;
                 constants.insert(name.to_owned(), tensor);
             }
         }

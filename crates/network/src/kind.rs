@@ -39,9 +39,8 @@ pub enum FileKind {
 impl FileKind {
     /// Recognises what is *not* ONNX. `None` for bytes that may well be.
     pub(crate) fn foreign(bytes: &[u8]) -> Option<Self> {
-        let at = |offset: usize, magic: &[u8]| {
-            bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
-        };
+        let at =
+            |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic));
         let text = bytes.trim_ascii_start();
         Some(if bytes.is_empty() {
             Self::Empty

@@ -6,9 +6,9 @@ use std::{fs, io};
 use prost::Message;
 use tract_onnx::pb;
 
+use crate::external;
 use crate::kind::FileKind;
 use crate::structure::SUPPORTED_OPSETS;
-use crate::external;
 
 /// Why a network cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -202,10 +202,7 @@ pub(crate) fn decode(bytes: Vec<u8>) -> Result<(Vec<u8>, pb::ModelProto), LoadEr
 
 /// Decodes the bytes of the file at `path`. When files beside it hold weights, the bytes that come
 /// back are those of a copy that holds everything.
-pub(crate) fn decode_file(
-    path: &Path,
-    bytes: Vec<u8>,
-) -> Result<(Vec<u8>, pb::ModelProto), LoadError> {
+pub(crate) fn decode_file(path: &Path, bytes: Vec<u8>) -> Result<(Vec<u8>, pb::ModelProto), LoadError> {
     let mut model = parse(&bytes)?;
     let bytes = if external::inline(&mut model, path)? { model.encode_to_vec() } else { bytes };
     Ok((bytes, model))

@@ -93,10 +93,7 @@ mod tests {
         // Output first, then the inputs.
         assert_eq!(macs("Conv", &[&[1, 16, 8, 8], &[1, 3, 8, 8], &[16, 3, 3, 3]], false), 1024 * 27);
         assert_eq!(macs("Conv", &[&[1, 16, 8, 8], &[1, 16, 8, 8], &[16, 1, 3, 3]], false), 1024 * 9);
-        assert_eq!(
-            macs("ConvTranspose", &[&[1, 4, 8, 8], &[1, 8, 4, 4], &[8, 4, 2, 2]], false),
-            128 * 16
-        );
+        assert_eq!(macs("ConvTranspose", &[&[1, 4, 8, 8], &[1, 8, 4, 4], &[8, 4, 2, 2]], false), 128 * 16);
         assert_eq!(macs("Gemm", &[&[1, 10], &[1, 64], &[10, 64]], false), 640);
         assert_eq!(macs("Gemm", &[&[1, 10], &[64, 1], &[64, 10]], true), 640);
         assert_eq!(macs("MatMul", &[&[1, 12, 7, 7], &[1, 12, 7, 5], &[1, 12, 5, 7]], false), 12 * 49 * 5);

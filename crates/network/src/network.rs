@@ -10,8 +10,8 @@ use crate::cut::{self, CutError, Segment};
 use crate::graph::{self, DataGraph};
 use crate::info::TensorInfo;
 use crate::load::{self, LoadError};
-use crate::taps::{self, Tap};
 use crate::structure;
+use crate::taps::{self, Tap};
 
 /// A trained network, as an ONNX file has it. Immutable, and cheap to clone.
 #[derive(Clone)]

@@ -42,9 +42,11 @@ pub(crate) fn pin(mut model: pb::ModelProto) -> Result<Pinned, LoadError> {
     check_operators(&graph.node, &model.functions)?;
     let makers = makers(graph)?;
     let (input, input_shape) = pin_input(graph)?;
-    let output = graph.output.first().map(|output| output.name.clone()).ok_or_else(|| {
-        LoadError::Output { output: String::new(), found: "missing".to_owned() }
-    })?;
+    let output = graph
+        .output
+        .first()
+        .map(|output| output.name.clone())
+        .ok_or_else(|| LoadError::Output { output: String::new(), found: "missing".to_owned() })?;
     if !makers.contains_key(output.as_str()) {
         let problem = "is the output, and no node makes it";
         return Err(LoadError::Structure { value: output, problem });
@@ -61,11 +63,8 @@ pub(crate) fn pin(mut model: pb::ModelProto) -> Result<Pinned, LoadError> {
 }
 
 fn opset(model: &pb::ModelProto) -> Result<i64, LoadError> {
-    let found = model
-        .opset_import
-        .iter()
-        .find(|import| is_onnx(&import.domain))
-        .map_or(0, |import| import.version);
+    let found =
+        model.opset_import.iter().find(|import| is_onnx(&import.domain)).map_or(0, |import| import.version);
     if SUPPORTED_OPSETS.contains(&found) { Ok(found) } else { Err(LoadError::Opset { found }) }
 }
 
@@ -74,7 +73,10 @@ fn is_onnx(domain: &str) -> bool {
 }
 
 fn check_operators(nodes: &[pb::NodeProto], functions: &[pb::FunctionProto]) -> Result<(), LoadError> {
-    let local: BTreeSet<_> = functions.iter().map(|f| (f.domain.as_deref().unwrap_or_default(), f.name.as_deref().unwrap_or_default())).collect();
+    let local: BTreeSet<_> = functions
+        .iter()
+        .map(|f| (f.domain.as_deref().unwrap_or_default(), f.name.as_deref().unwrap_or_default()))
+        .collect();
     for node in nodes {
         let (name, operator) = (label(node), node.op_type.clone());
         if !is_onnx(&node.domain) || local.contains(&(node.domain.as_str(), operator.as_str())) {
@@ -113,8 +115,7 @@ pub(crate) fn makes(node: &pb::NodeProto) -> impl Iterator<Item = &str> {
 /// For each value that a node makes, the position of that node. Errors unless every value is made once,
 /// and before it is read.
 fn makers(graph: &pb::GraphProto) -> Result<BTreeMap<String, usize>, LoadError> {
-    let wrong =
-        |value: &str, problem| Err(LoadError::Structure { value: value.to_owned(), problem });
+    let wrong = |value: &str, problem| Err(LoadError::Structure { value: value.to_owned(), problem });
     let mut known = BTreeSet::new();
     for initializer in &graph.initializer {
         if !known.insert(initializer.name.as_str()) {
@@ -154,8 +155,7 @@ fn pin_input(graph: &mut pb::GraphProto) -> Result<(String, Vec<usize>), LoadErr
     let found = describe(input);
     let refused = || LoadError::Input { input: name.clone(), found: found.clone() };
 
-    let Some(Value::TensorType(tensor)) = input.r#type.as_mut().and_then(|kind| kind.value.as_mut())
-    else {
+    let Some(Value::TensorType(tensor)) = input.r#type.as_mut().and_then(|kind| kind.value.as_mut()) else {
         return Err(refused());
     };
     if tensor.elem_type != DataType::Float as i32 {
@@ -180,8 +180,7 @@ fn pin_input(graph: &mut pb::GraphProto) -> Result<(String, Vec<usize>), LoadErr
 
 /// The declared type and shape of `value` for a message, such as `float32[batch, 3, ?, ?]`.
 fn describe(value: &pb::ValueInfoProto) -> String {
-    let Some(Value::TensorType(tensor)) = value.r#type.as_ref().and_then(|kind| kind.value.as_ref())
-    else {
+    let Some(Value::TensorType(tensor)) = value.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
         return "not a tensor".to_owned();
     };
     let mut text = type_name(tensor.elem_type);

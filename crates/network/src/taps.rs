@@ -34,8 +34,18 @@ pub struct Tap {
 const JOINS: [&str; 3] = ["Add", "Concat", "Sum"];
 /// Operators that work on each element of one tensor.
 const ACTIVATIONS: [&str; 12] = [
-    "Clip", "Elu", "Gelu", "HardSwish", "HardSigmoid", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu",
-    "Sigmoid", "Tanh",
+    "Clip",
+    "Elu",
+    "Gelu",
+    "HardSwish",
+    "HardSigmoid",
+    "LeakyRelu",
+    "Mish",
+    "PRelu",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Tanh",
 ];
 
 /// Every cut point with the position of its step, in order. The output is none: nothing comes after.
@@ -48,8 +58,7 @@ pub(crate) fn find(graph: &DataGraph) -> Vec<(usize, Tap)> {
         macs_until += step.macs;
         let read: BTreeSet<_> = reads(&step.node).filter(|name| graph.is_data(name)).collect();
         live -= read.iter().filter(|name| last_reads.get(**name) == Some(&position)).count();
-        let made: Vec<_> =
-            makes(&step.node).filter(|name| last_reads.contains_key(*name)).collect();
+        let made: Vec<_> = makes(&step.node).filter(|name| last_reads.contains_key(*name)).collect();
         live += made.len();
 
         let (1, [name]) = (live, made.as_slice()) else { continue };
@@ -98,11 +107,8 @@ pub(crate) fn crossing(graph: &DataGraph, name: &str) -> Vec<String> {
         return Vec::new();
     };
     let (before, after) = graph.steps.split_at(position + 1);
-    let known: BTreeSet<_> = before
-        .iter()
-        .flat_map(|step| makes(&step.node))
-        .chain([graph.input.name.as_str()])
-        .collect();
+    let known: BTreeSet<_> =
+        before.iter().flat_map(|step| makes(&step.node)).chain([graph.input.name.as_str()]).collect();
     let mut crossing: BTreeSet<_> = after
         .iter()
         .flat_map(|step| reads(&step.node))

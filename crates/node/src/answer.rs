@@ -6,7 +6,8 @@ use exeunt_data::picked_one_in;
 use exeunt_exits::{Heads, Outcomes, OutcomesBuilder, Part, Query};
 use exeunt_protocol::message::Refusal;
 use exeunt_stats::{
-    Digest, ExitShape, FinishError, Floors, MomentsAccumulator, MomentsShape, RangeCounter, SpreadAccumulator, SpreadShape, Table,
+    Digest, ExitShape, FinishError, Floors, MomentsAccumulator, MomentsShape, RangeCounter,
+    SpreadAccumulator, SpreadShape, Table,
 };
 
 use crate::session::{Session, Watch, chain};
@@ -29,7 +30,9 @@ impl Session {
         margins: &mut Margins,
         watch: &Watch,
     ) -> Result<Table, Refusal> {
-        let heads = || heads.ok_or_else(|| Refusal::Failed { what: "the query came without its snapshot".to_owned() });
+        let heads = || {
+            heads.ok_or_else(|| Refusal::Failed { what: "the query came without its snapshot".to_owned() })
+        };
         match query {
             Query::Census => Ok(self.census()),
             Query::Range { one_in } => self.range(*one_in, watch),
@@ -71,7 +74,12 @@ impl Session {
         merge(counters.into_iter().map(RangeCounter::finish))
     }
 
-    fn moments(&self, scales: &[exeunt_stats::Scale], second: &[bool], watch: &Watch) -> Result<Table, Refusal> {
+    fn moments(
+        &self,
+        scales: &[exeunt_stats::Scale],
+        second: &[bool],
+        watch: &Watch,
+    ) -> Result<Table, Refusal> {
         let shape = MomentsShape {
             classes: self.spec().classes.len(),
             exits: self
@@ -84,7 +92,8 @@ impl Session {
         };
         let samples = self.part(Part::Statistics);
         let counts = samples.class_counts(shape.classes);
-        let empty = MomentsAccumulator::new(shape, scales.to_vec(), &counts, &self.floors()).map_err(failed)?;
+        let empty =
+            MomentsAccumulator::new(shape, scales.to_vec(), &counts, &self.floors()).map_err(failed)?;
         let accumulators = self.pass(
             Part::Statistics,
             &self.all(Part::Statistics),
@@ -136,7 +145,8 @@ impl Session {
         if let Some((.., outcomes)) = margins.kept.iter().find(|(p, d, _)| *p == part && *d == digest) {
             return Ok(Arc::clone(outcomes));
         }
-        let rules: Vec<Vec<exeunt_exits::Rule>> = self.spec().exits.iter().map(|exit| exit.rules.clone()).collect();
+        let rules: Vec<Vec<exeunt_exits::Rule>> =
+            self.spec().exits.iter().map(|exit| exit.rules.clone()).collect();
         let builders = self.pass(
             part,
             &self.all(part),

@@ -101,7 +101,9 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     start_logging(cli.verbose, cli.log_json);
     let home = Home::new(cli.home.unwrap_or_else(default_home));
     let result = match cli.command {
-        Command::Join { token, data, name, share, threads } => join(&home, &token, &data, name, share, threads),
+        Command::Join { token, data, name, share, threads } => {
+            join(&home, &token, &data, name, share, threads)
+        }
         Command::Start => start(home),
         Command::Status { json } => status(&home, json),
         Command::Classify { files, json } => classify(&home, &files, json),
@@ -138,6 +140,8 @@ fn default_home() -> PathBuf {
 
 /// Log lines to stderr; `EXEUNT_LOG` before `verbose`.
 fn start_logging(verbose: u8, json: bool) {
+    use std::io::IsTerminal as _;
+
     use tracing_subscriber::EnvFilter;
     let level = match verbose {
         0 => "warn,exeunt_node=info,exeunt_link=warn",
@@ -145,7 +149,11 @@ fn start_logging(verbose: u8, json: bool) {
         _ => "debug,exeunt_node=trace,exeunt_link=trace",
     };
     let filter = EnvFilter::try_from_env("EXEUNT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     // A second call, as in tests, keeps the first logger.
     let _ = if json { builder.json().try_init() } else { builder.try_init() };
 }
@@ -280,10 +288,11 @@ fn is_alive(pid: u32) -> bool {
 /// # Errors
 /// When no policy has been received, or something in the cache is gone.
 pub fn load_inference(home: &Home) -> anyhow::Result<(Inference, PolicyInForce)> {
-    let policy = home
-        .policy()?
-        .context("this node has no policy yet: run it with `exeunt-node start`, and set one with `exeunt policy set`")?;
-    let spec: RunSpec = serde_json::from_slice(&home.blob(policy.spec)?).context("the run's specification")?;
+    let policy = home.policy()?.context(
+        "this node has no policy yet: run it with `exeunt-node start`, and set one with `exeunt policy set`",
+    )?;
+    let spec: RunSpec =
+        serde_json::from_slice(&home.blob(policy.spec)?).context("the run's specification")?;
     let network = Network::from_bytes(home.blob(policy.network)?)?;
     let heads = Arc::new(Heads::decode(&home.blob(policy.heads)?)?);
     let chosen: Policy = serde_json::from_slice(&home.blob(policy.policy)?).context("the policy")?;
@@ -326,7 +335,10 @@ fn classify(home: &Home, files: &[PathBuf], json: bool) -> anyhow::Result<ExitCo
                     println!("{}", serde_json::to_string(&line)?);
                 } else {
                     let exit = line.exit.unwrap_or("(whole network)");
-                    println!("{name}: {} at {exit}, margin {:.2}, cost {:.3}", line.class, line.margin, line.cost);
+                    println!(
+                        "{name}: {} at {exit}, margin {:.2}, cost {:.3}",
+                        line.class, line.margin, line.cost
+                    );
                 }
             }
             Err(error) => {

@@ -210,7 +210,8 @@ impl Home {
     /// [`HomeError`].
     pub fn dataset_version(&self, run: &RunId, digest: Digest) -> Result<DatasetVersion, HomeError> {
         let path = self.root.join("datasets.json");
-        let mut editions: BTreeMap<RunId, Edition> = read_json(&path, "dataset versions")?.unwrap_or_default();
+        let mut editions: BTreeMap<RunId, Edition> =
+            read_json(&path, "dataset versions")?.unwrap_or_default();
         let version = match editions.get(run) {
             Some(known) if known.digest == digest => return Ok(DatasetVersion(known.version)),
             Some(known) => known.version + 1,
@@ -244,7 +245,8 @@ impl Home {
         }
         // Whatever comes of it, the error below is what the caller must know.
         let _ = fs::remove_file(&path);
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "its content does not match its name");
+        let source =
+            std::io::Error::new(std::io::ErrorKind::InvalidData, "its content does not match its name");
         Err(HomeError::File { path, source })
     }
 
@@ -291,9 +293,11 @@ fn read_json<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result
     match fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(HomeError::File { path: path.to_owned(), source }),
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| HomeError::Content { path: path.to_owned(), expected, source }),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| HomeError::Content {
+            path: path.to_owned(),
+            expected,
+            source,
+        }),
     }
 }
 

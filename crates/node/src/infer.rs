@@ -76,12 +76,16 @@ impl Inference {
         policy: Policy,
     ) -> Result<Self, InferError> {
         let exits = spec.exits.len();
-        for (what, found) in [("exits of the policy", policy.exits.len()), ("exits of the snapshot", heads.len())] {
+        for (what, found) in
+            [("exits of the policy", policy.exits.len()), ("exits of the snapshot", heads.len())]
+        {
             if found != exits {
                 return Err(InferError::Mismatch { what, found, expected: exits });
             }
         }
-        for (e, rule) in policy.exits.iter().enumerate().filter_map(|(e, rule)| Some((e, rule.as_ref()?.rule))) {
+        for (e, rule) in
+            policy.exits.iter().enumerate().filter_map(|(e, rule)| Some((e, rule.as_ref()?.rule)))
+        {
             if !heads.has(e, rule) {
                 return Err(InferError::Rule { tap: spec.exits[e].tap.clone(), rule });
             }
@@ -113,7 +117,8 @@ impl Inference {
         let mut flat = Vec::new();
         let shape = self.segments.input_shape();
         self.preprocess.append(image, shape, name, &mut flat).map_err(InferError::Image)?;
-        let x = ArrayView2::from_shape((1, flat.len()), &flat).map_err(|error| InferError::Network(error.into()))?;
+        let x = ArrayView2::from_shape((1, flat.len()), &flat)
+            .map_err(|error| InferError::Network(error.into()))?;
         let mut verdicts = self.run(x)?;
         verdicts.pop().ok_or(InferError::Mismatch { what: "verdicts", found: 0, expected: 1 })
     }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use exeunt_data::Share;
 use exeunt_link::{
-    Address, Client, CloseCode, Closed, ConnectError, Connection, Identity, Receiver, RecvError, SendError, Sender,
+    Address, Client, CloseCode, Closed, ConnectError, Connection, Identity, Receiver, RecvError, SendError,
+    Sender,
 };
 use exeunt_protocol::message::{
     Activity, Contribution, FromNode, Hello, OLDEST_VERSION, Request, ToNode, VERSION,
@@ -303,7 +304,8 @@ impl Service {
                     control.send(&word).await?;
                 }
                 Output::Fetch { blob, purpose } => {
-                    let (connection, home, events) = (connection.clone(), self.home.clone(), self.events.clone());
+                    let (connection, home, events) =
+                        (connection.clone(), self.home.clone(), self.events.clone());
                     tokio::spawn(async move {
                         let event = match transfer::fetch(&connection, &home, blob, purpose).await {
                             Ok(()) => Event::Fetched(blob.digest),
@@ -410,7 +412,7 @@ async fn read_words(mut receiver: Receiver, events: mpsc::Sender<Event>) {
             Ok(Some(word)) => Event::Word(word),
             Ok(None) | Err(RecvError::Closed(_)) => Event::ControlEnded,
             Err(error) => {
-                tracing::warn!("control stream: {error}");
+                tracing::debug!("control stream: {error}");
                 Event::ControlEnded
             }
         };

@@ -96,7 +96,10 @@ impl Model {
         for (e, exit) in spec.exits.iter().enumerate() {
             let found = exit.pool.dim(segments.tap_shape(e)).map_err(|error| mismatch(chain(&error)))?;
             if found != exit.dim {
-                return Err(mismatch(format!("exit '{}': found {found} numbers, expected {}", exit.tap, exit.dim)));
+                return Err(mismatch(format!(
+                    "exit '{}': found {found} numbers, expected {}",
+                    exit.tap, exit.dim
+                )));
             }
         }
         let preprocess = Preprocess::new(&spec.input).map_err(|error| mismatch(chain(&error)))?;
@@ -215,7 +218,8 @@ impl Session {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let mine = work();
             let joined = others.into_iter().filter_map(|thread| {
-                let panicked = |_panic| fail(&failed, Refusal::Failed { what: "a thread panicked".to_owned() });
+                let panicked =
+                    |_panic| fail(&failed, Refusal::Failed { what: "a thread panicked".to_owned() });
                 thread.join().map_err(panicked).ok()
             });
             std::iter::once(mine).chain(joined).collect()
@@ -256,7 +260,8 @@ impl Session {
                 Ok(()) => kept.push(i),
                 Err(error) => {
                     let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-                    bad.note(&name, &error).map_err(|too_many| Refusal::BadData { what: too_many.to_string() })?;
+                    bad.note(&name, &error)
+                        .map_err(|too_many| Refusal::BadData { what: too_many.to_string() })?;
                 }
             }
         }
@@ -282,7 +287,10 @@ fn pool_rows(
         let (Some(map), Some(out)) = (map.as_slice(), out.as_slice_mut()) else {
             return Err(Refusal::Failed { what: "activations are not contiguous".to_owned() });
         };
-        spec.exits[e].pool.apply(shape, map, out).map_err(|error| Refusal::ModelMismatch { what: chain(&error) })?;
+        spec.exits[e]
+            .pool
+            .apply(shape, map, out)
+            .map_err(|error| Refusal::ModelMismatch { what: chain(&error) })?;
     }
     Ok(())
 }

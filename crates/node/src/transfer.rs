@@ -56,7 +56,9 @@ pub(crate) async fn fetch(
     sender.finish().await?;
     match receiver.expect::<FetchReply>(MAX_REPLY).await? {
         FetchReply::Begin { bytes } if bytes == blob.bytes => {}
-        FetchReply::Begin { bytes } => return Err(TransferError::Length { found: bytes, expected: blob.bytes }),
+        FetchReply::Begin { bytes } => {
+            return Err(TransferError::Length { found: bytes, expected: blob.bytes });
+        }
         FetchReply::Unknown => return Err(TransferError::Unknown),
     }
     let mut buffer = vec![0; CHUNK];
@@ -90,10 +92,9 @@ pub(crate) async fn deliver(
         ContributeReply::Done(ack) => return Ok(ack),
         ContributeReply::Begin { offset } => usize::try_from(offset).unwrap_or(usize::MAX),
     };
-    let rest = bytes.get(offset..).ok_or(TransferError::Length {
-        found: bytes.len() as u64,
-        expected: contribution.table.bytes,
-    })?;
+    let rest = bytes
+        .get(offset..)
+        .ok_or(TransferError::Length { found: bytes.len() as u64, expected: contribution.table.bytes })?;
     sender.send_bytes(rest).await?;
     sender.finish().await?;
     match receiver.expect::<ContributeReply>(MAX_REPLY).await? {

@@ -168,7 +168,9 @@ impl Node {
                 }
             }
             Input::Answered { run, query, answer } => self.answered((run, query), answer),
-            Input::Progress { run, query, done, of } => self.say(run, Activity::Computing { query, done, of }),
+            Input::Progress { run, query, done, of } => {
+                self.say(run, Activity::Computing { query, done, of })
+            }
             Input::Acknowledged { run, query, ack } => self.acknowledged((run, query), ack),
         }
         self.reconcile();
@@ -184,7 +186,12 @@ impl Node {
         let of_run = |run: &DesiredRun| {
             let query = run.query.iter().flat_map(|q| [Some(q.body), q.heads]).flatten();
             let policy = run.policy.iter().flat_map(|p| [p.body, p.heads]);
-            [run.spec, run.network].into_iter().chain(query).chain(policy).map(|b| b.digest).collect::<Vec<_>>()
+            [run.spec, run.network]
+                .into_iter()
+                .chain(query)
+                .chain(policy)
+                .map(|b| b.digest)
+                .collect::<Vec<_>>()
         };
         self.desired.runs.iter().flat_map(of_run).collect()
     }
@@ -202,14 +209,22 @@ impl Node {
     }
 
     fn forget_what_is_not_wanted(&mut self) {
-        let wanted: BTreeSet<Key> =
-            self.desired.runs.iter().filter_map(|run| Some((run.run.clone(), run.query.as_ref()?.id))).collect();
+        let wanted: BTreeSet<Key> = self
+            .desired
+            .runs
+            .iter()
+            .filter_map(|run| Some((run.run.clone(), run.query.as_ref()?.id)))
+            .collect();
         let gone: Vec<Key> = self.answers.keys().filter(|key| !wanted.contains(key)).cloned().collect();
         for key in gone {
             match self.answers.remove(&key) {
-                Some(Answer::Computing) => self.outputs.push_back(Output::Abandon { run: key.0, query: key.1 }),
+                Some(Answer::Computing) => {
+                    self.outputs.push_back(Output::Abandon { run: key.0, query: key.1 })
+                }
                 // In flight or not sent yet: late answers count in the next snapshot, so let it be delivered.
-                Some(answer @ Answer::Ready { .. }) if self.desired.runs.iter().any(|run| run.run == key.0) => {
+                Some(answer @ Answer::Ready { .. })
+                    if self.desired.runs.iter().any(|run| run.run == key.0) =>
+                {
                     self.answers.insert(key, answer);
                 }
                 _ => {}
@@ -265,7 +280,8 @@ impl Node {
                 }
                 Answer::Declined { refusal, said } if !*said => {
                     *said = true;
-                    let word = FromNode::Decline { run: run.clone(), query: *query, refusal: refusal.clone() };
+                    let word =
+                        FromNode::Decline { run: run.clone(), query: *query, refusal: refusal.clone() };
                     self.outputs.push_back(Output::Say(word));
                 }
                 _ => {}

@@ -67,8 +67,9 @@ impl RunFile {
     }
 
     fn check(&self) -> Result<(), Wrong> {
-        RunId::numbered(&self.name, u64::from(u32::MAX))
-            .map_err(|_error| wrong("name", &self.name, "at most 50 characters of a-z, 0-9, '-', '_' or '.'"))?;
+        RunId::numbered(&self.name, u64::from(u32::MAX)).map_err(|_error| {
+            wrong("name", &self.name, "at most 50 characters of a-z, 0-9, '-', '_' or '.'")
+        })?;
         self.check_input()?;
         self.check_classes()?;
         self.check_exits()?;
@@ -161,7 +162,11 @@ impl RunFile {
             for (other_key, other) in &parts[..i] {
                 if overlap(part, other) {
                     let found = format!("samples that {other_key} holds too");
-                    return Err(wrong(*key, found, "parts without a sample in common (see 'share' and 'range')"));
+                    return Err(wrong(
+                        *key,
+                        found,
+                        "parts without a sample in common (see 'share' and 'range')",
+                    ));
                 }
             }
         }
@@ -211,7 +216,9 @@ fn overlap(a: &PartSpec, b: &PartSpec) -> bool {
     let files = (a.files.is_empty() && b.files.is_empty()) || a.files.iter().any(|f| b.files.contains(f));
     // Ranges count over a part's files taken together, so they tell parts apart only where the files are the same.
     let ranges = match (a.range, b.range) {
-        (Some(a_range), Some(b_range)) if a.files == b.files => a_range[0] < b_range[1] && b_range[0] < a_range[1],
+        (Some(a_range), Some(b_range)) if a.files == b.files => {
+            a_range[0] < b_range[1] && b_range[0] < a_range[1]
+        }
         _ => true,
     };
     let everything = [0.0, 1.0];
@@ -230,7 +237,8 @@ fn syntax(text: &str, file: &str, error: &toml::de::Error) -> RunFileError {
 
 /// serde says "unknown field `x`, expected one of `a`, `b`": the expected name nearest to the found one.
 fn nearest_key(message: &str) -> Option<String> {
-    let rest = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
+    let rest =
+        message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
     let mut quoted = rest.split('`').step_by(2);
     let found = quoted.next()?;
     quoted
@@ -298,7 +306,13 @@ mod tests {
         assert!(refused("mean = [0.5]", "mean = [0.5, 0.5]").contains("input.mean: found 2"));
         assert!(refused("tap = \"b\"", "tap = \"a\"").contains("exits[1].tap: found 'a' twice"));
         assert!(refused("range = [0, 900]", "range = [9, 9]").contains("data.statistics.range"));
-        assert!(refused("files = [\"x.gz\"], labels = [\"y.gz\"], range = [0", "files = [\"../x\"], labels = [\"y.gz\"], range = [0").contains("data.statistics.files"));
+        assert!(
+            refused(
+                "files = [\"x.gz\"], labels = [\"y.gz\"], range = [0",
+                "files = [\"../x\"], labels = [\"y.gz\"], range = [0"
+            )
+            .contains("data.statistics.files")
+        );
         assert!(refused("name = \"digits\"", "name = \"Digits!\"").contains("name: found Digits!"));
     }
 

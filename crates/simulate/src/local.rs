@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use exeunt_coordinator::{ClientError, Home as CoordinatorHome, OperatorClient, ServeOptions, Service, ServiceError};
+use exeunt_coordinator::{
+    ClientError, Home as CoordinatorHome, OperatorClient, ServeOptions, Service, ServiceError,
+};
 use exeunt_data::Share;
 use exeunt_link::{JoinError, Token, TokenError};
 use exeunt_node::{Home as NodeHome, HomeError, NodeSettings};
@@ -165,7 +167,11 @@ impl LocalFederation {
     ///
     /// # Errors
     /// [`LocalError::Run`] when the run failed or was stopped.
-    pub async fn wait(&self, run: &RunId, mut watch: impl FnMut(&RunReport)) -> Result<RunReport, LocalError> {
+    pub async fn wait(
+        &self,
+        run: &RunId,
+        mut watch: impl FnMut(&RunReport),
+    ) -> Result<RunReport, LocalError> {
         loop {
             let report = self.show(run).await?;
             watch(&report);
@@ -190,7 +196,9 @@ impl LocalFederation {
         }
         match self.served.await {
             Ok(result) => Ok(result?),
-            Err(_panicked) => Err(LocalError::Run { why: "the coordinator's task ended abnormally".to_owned() }),
+            Err(_panicked) => {
+                Err(LocalError::Run { why: "the coordinator's task ended abnormally".to_owned() })
+            }
         }
     }
 }

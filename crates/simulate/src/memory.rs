@@ -50,10 +50,12 @@ pub fn in_memory(plan: &Plan, progress: &mut dyn FnMut(&str, u64, u64)) -> Resul
     let mut core = Core::open(Box::new(store), now)?;
     let spec = RunPlan::new(&plan.file, &plan.network).map_err(exeunt_coordinator::CoreError::from)?.spec;
 
-    let parts = open_parts(&spec, &Workplace { data: &plan.data, share: None }).map_err(SimulateError::Node)?;
+    let parts =
+        open_parts(&spec, &Workplace { data: &plan.data, share: None }).map_err(SimulateError::Node)?;
     let model = Arc::new(Model::load(spec, &plan.network, &Tract::default()).map_err(SimulateError::Node)?);
     let deal = Share::new(0, plan.nodes, plan.partition, plan.seed);
-    let deal = deal.ok_or_else(|| SimulateError::Content("a federation needs at least one node".to_owned()))?;
+    let deal =
+        deal.ok_or_else(|| SimulateError::Content("a federation needs at least one node".to_owned()))?;
     let [statistics, calibration, evaluation] = parts.map(|part| part.deal(&deal));
     let hands = statistics.into_iter().zip(calibration).zip(evaluation);
     let devices = hands.enumerate().map(|(i, ((statistics, calibration), evaluation))| {
@@ -106,7 +108,8 @@ impl Federation<'_> {
                             self.core.handle(self.now, CoordinatorInput::Tick);
                         }
                         _ => {
-                            let waiting = report.status.waiting_for.iter().map(|w| format!("{}: {}", w.name, w.reason));
+                            let waiting =
+                                report.status.waiting_for.iter().map(|w| format!("{}: {}", w.name, w.reason));
                             let declined = report.status.queries.last().into_iter().flat_map(|q| &q.declined);
                             let declined = declined.map(|d| format!("{} declined: {}", d.node, d.reason));
                             let waiting = waiting.chain(declined).collect::<Vec<_>>().join("; ");
@@ -120,7 +123,9 @@ impl Federation<'_> {
             while let Some(effect) = effects.pop_front() {
                 match effect {
                     Effect::Send { node, desired } => {
-                        let Some(index) = self.devices.iter().position(|(id, _)| *id == node) else { continue };
+                        let Some(index) = self.devices.iter().position(|(id, _)| *id == node) else {
+                            continue;
+                        };
                         if let Some(query) = desired.runs.first().and_then(|run| run.query.as_ref()) {
                             answered += 1;
                             (self.progress)(&query.id.to_string(), answered, self.devices.len() as u64);
@@ -190,7 +195,8 @@ impl Federation<'_> {
                 .map_err(|error| SimulateError::Content(error.to_string()))?;
             self.heads = Some((heads.digest, Arc::new(decoded)));
         }
-        let heads = self.heads.as_ref().filter(|_| wanted.heads.is_some()).map(|(_, heads)| Arc::clone(heads));
+        let heads =
+            self.heads.as_ref().filter(|_| wanted.heads.is_some()).map(|(_, heads)| Arc::clone(heads));
         let device = &mut self.devices[index].1;
         let table = device.session.answer(&query, heads.as_ref(), &mut device.margins, &Watch::default());
         let table = match table {
@@ -209,8 +215,14 @@ impl Federation<'_> {
     }
 
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, SimulateError> {
-        let bytes = self.core.store().read_blob(digest, 0, usize::MAX).map_err(exeunt_coordinator::CoreError::from)?;
-        bytes.ok_or_else(|| SimulateError::Content(format!("the coordinator lacks the blob {digest} that it asks for")))
+        let bytes = self
+            .core
+            .store()
+            .read_blob(digest, 0, usize::MAX)
+            .map_err(exeunt_coordinator::CoreError::from)?;
+        bytes.ok_or_else(|| {
+            SimulateError::Content(format!("the coordinator lacks the blob {digest} that it asks for"))
+        })
     }
 }
 

@@ -6,7 +6,9 @@ use exeunt_protocol::message::BlobRef;
 use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 
-use crate::{AuditEntry, NewContribution, NodeRecord, PutOutcome, Seal, Store, TokenOutcome, TokenRecord, Traffic};
+use crate::{
+    AuditEntry, NewContribution, NodeRecord, PutOutcome, Seal, Store, TokenOutcome, TokenRecord, Traffic,
+};
 
 /// Puts stores made by `make` (each empty) through everything.
 ///
@@ -52,7 +54,8 @@ fn contributions_are_put_once_and_replaced_by_newer_data(store: &mut dyn Store) 
     // Neighbouring keys are other contributions.
     assert_eq!(put(store, 1, 2, 1, b"e"), PutOutcome::Stored);
     assert_eq!(put(store, 2, 1, 1, b"f"), PutOutcome::Stored);
-    let who: Vec<NodeId> = store.contributions(&run(), QueryId(1)).unwrap().iter().map(|(node, _)| *node).collect();
+    let who: Vec<NodeId> =
+        store.contributions(&run(), QueryId(1)).unwrap().iter().map(|(node, _)| *node).collect();
     assert_eq!(who, [node(1), node(2)]);
     let other: RunId = "run-10".parse().unwrap();
     assert_eq!(store.contributions(&other, QueryId(1)).unwrap(), []);
@@ -126,7 +129,9 @@ fn records_are_kept_in_order(store: &mut dyn Store) {
     assert_eq!(versions, [1, 2, 10]);
 
     let key = (run(), QueryId(1), node(1));
-    store.add_traffic(&[(key.clone(), Traffic { up: 1, down: 2 }), (key, Traffic { up: 10, down: 20 })]).unwrap();
+    store
+        .add_traffic(&[(key.clone(), Traffic { up: 1, down: 2 }), (key, Traffic { up: 10, down: 20 })])
+        .unwrap();
     assert_eq!(store.traffic(&run()).unwrap(), [(QueryId(1), node(1), Traffic { up: 11, down: 22 })]);
 
     let before = store.audit(0, 1000).unwrap().len() as u64;

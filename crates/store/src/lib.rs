@@ -17,7 +17,8 @@ mod tables;
 
 pub use error::StoreError;
 pub use records::{
-    AuditEntry, ContributionMeta, NewContribution, NodeRecord, PutOutcome, Seal, TokenOutcome, TokenRecord, Traffic,
+    AuditEntry, ContributionMeta, NewContribution, NodeRecord, PutOutcome, Seal, TokenOutcome, TokenRecord,
+    Traffic,
 };
 pub use redb_store::RedbStore;
 
@@ -43,8 +44,13 @@ pub trait Store: Send + std::fmt::Debug {
 
     /// Spends a token for a node and enrols it, exactly once, in one transaction. The node that spent it may do so
     /// again: then its answer had been lost.
-    fn use_token(&mut self, secret: Digest, node: NodeId, name: &str, now_ms: u64)
-    -> Result<TokenOutcome, StoreError>;
+    fn use_token(
+        &mut self,
+        secret: Digest,
+        node: NodeId,
+        name: &str,
+        now_ms: u64,
+    ) -> Result<TokenOutcome, StoreError>;
 
     /// Keeps bytes under their digest. Putting the same again changes nothing.
     fn put_blob(&mut self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError>;
@@ -69,7 +75,11 @@ pub trait Store: Send + std::fmt::Debug {
     ) -> Result<Vec<PutOutcome>, StoreError>;
 
     /// Who contributed to a query, by node, without the tables.
-    fn contributions(&self, run: &RunId, query: QueryId) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError>;
+    fn contributions(
+        &self,
+        run: &RunId,
+        query: QueryId,
+    ) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError>;
 
     /// A contribution's packed table.
     fn contribution(&self, run: &RunId, query: QueryId, node: NodeId) -> Result<Option<Vec<u8>>, StoreError>;

@@ -8,8 +8,8 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use crate::tables::{
-    AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS, TRAFFIC,
-    create_all, decode, encode, next_line,
+    AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS,
+    TRAFFIC, create_all, decode, encode, next_line,
 };
 use crate::{
     AuditEntry, ContributionMeta, FORMAT, NewContribution, NodeRecord, PutOutcome, Seal, Store, StoreError,
@@ -75,7 +75,10 @@ impl RedbStore {
     }
 
     /// One durable transaction: all of it happens, or nothing.
-    fn write<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
         let attempt = || {
             let mut txn = self.database.begin_write()?;
             txn.set_durability(Durability::Immediate)?;
@@ -88,7 +91,10 @@ impl RedbStore {
         attempt().map_err(|failure| self.failed(failure))
     }
 
-    fn read<T>(&self, look: impl FnOnce(&redb::ReadTransaction) -> Result<T, Failure>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        look: impl FnOnce(&redb::ReadTransaction) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
         let attempt = || look(&self.database.begin_read()?);
         attempt().map_err(|failure| self.failed(failure))
     }
@@ -133,8 +139,12 @@ fn put_one(txn: &WriteTransaction, new: &NewContribution<'_>, now_ms: u64) -> Re
     };
     let outcome = match stored {
         None => PutOutcome::Stored,
-        Some(old) if old.dataset == new.dataset && old.table == new.table => return Ok(PutOutcome::Duplicate),
-        Some(old) if old.dataset == new.dataset => return Ok(PutOutcome::Conflict { expected: old.table.digest }),
+        Some(old) if old.dataset == new.dataset && old.table == new.table => {
+            return Ok(PutOutcome::Duplicate);
+        }
+        Some(old) if old.dataset == new.dataset => {
+            return Ok(PutOutcome::Conflict { expected: old.table.digest });
+        }
         Some(old) if old.dataset > new.dataset => return Ok(PutOutcome::Stale { current: old.dataset }),
         Some(old) => PutOutcome::Replaced { previous: old.dataset },
     };
@@ -144,9 +154,15 @@ fn put_one(txn: &WriteTransaction, new: &NewContribution<'_>, now_ms: u64) -> Re
     let text = match outcome {
         PutOutcome::Replaced { previous } => {
             let (from, to) = (previous.0, new.dataset.0);
-            format!("contribution to {} replaced: data edition {from} by {to}, table {}", new.query, new.table.digest)
+            format!(
+                "contribution to {} replaced: data edition {from} by {to}, table {}",
+                new.query, new.table.digest
+            )
         }
-        _ => format!("contribution to {} stored: {} bytes, table {}", new.query, new.table.bytes, new.table.digest),
+        _ => format!(
+            "contribution to {} stored: {} bytes, table {}",
+            new.query, new.table.bytes, new.table.digest
+        ),
     };
     log(txn, now_ms, Some(new.run), Some(new.node), text)?;
     Ok(outcome)
@@ -211,7 +227,13 @@ impl Store for RedbStore {
             tokens.insert(*secret.as_bytes(), encode("tokens", &token)?.as_slice())?;
             let record = NodeRecord { name: name.to_owned(), enrolled_ms: now_ms, revoked: false };
             txn.open_table(NODES)?.insert(*node.as_bytes(), encode("nodes", &record)?.as_slice())?;
-            log(txn, now_ms, None, Some(node), format!("node '{name}' enrolled with token '{}'", token.label))?;
+            log(
+                txn,
+                now_ms,
+                None,
+                Some(node),
+                format!("node '{name}' enrolled with token '{}'", token.label),
+            )?;
             Ok(TokenOutcome::Enrolled)
         })
     }
@@ -228,7 +250,8 @@ impl Store for RedbStore {
 
     fn blob_len(&self, digest: Digest) -> Result<Option<u64>, StoreError> {
         self.read(|txn| {
-            let length = txn.open_table(BLOBS)?.get(*digest.as_bytes())?.map(|value| value.value().len() as u64);
+            let length =
+                txn.open_table(BLOBS)?.get(*digest.as_bytes())?.map(|value| value.value().len() as u64);
             Ok(length)
         })
     }
@@ -275,7 +298,11 @@ impl Store for RedbStore {
         self.write(|txn| contributions.iter().map(|new| put_one(txn, new, now_ms)).collect())
     }
 
-    fn contributions(&self, run: &RunId, query: QueryId) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError> {
+    fn contributions(
+        &self,
+        run: &RunId,
+        query: QueryId,
+    ) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError> {
         self.read(|txn| {
             let mut found = Vec::new();
             for entry in txn.open_table(CONTRIBUTIONS)?.range(keys_of(run, query.0..=query.0))? {
@@ -309,7 +336,8 @@ impl Store for RedbStore {
                 return if same { Ok(()) } else { Err(refused()) };
             }
             seals.insert(key, encode("seals", seal)?.as_slice())?;
-            let text = format!("{query} sealed: {} counted, {} declined", seal.cohort.len(), seal.declined.len());
+            let text =
+                format!("{query} sealed: {} counted, {} declined", seal.cohort.len(), seal.declined.len());
             log(txn, seal.sealed_ms, Some(run), None, text)
         })
     }

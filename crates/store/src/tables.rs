@@ -1,8 +1,8 @@
 //! The tables of the embedded database, and how values get in and out of them.
 
 use redb::{
-    CommitError, ReadableTable, SetDurabilityError, StorageError, TableDefinition, TableError, TransactionError,
-    WriteTransaction,
+    CommitError, ReadableTable, SetDurabilityError, StorageError, TableDefinition, TableError,
+    TransactionError, WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -61,7 +61,8 @@ pub(crate) fn create_all(txn: &WriteTransaction) -> Result<(), Failure> {
 }
 
 pub(crate) fn encode<T: Serialize>(table: &'static str, value: &T) -> Result<Vec<u8>, Failure> {
-    let wrong = |error: postcard::Error| Failure::Value { table, key: "new".to_owned(), what: error.to_string() };
+    let wrong =
+        |error: postcard::Error| Failure::Value { table, key: "new".to_owned(), what: error.to_string() };
     postcard::to_stdvec(value).map_err(wrong)
 }
 

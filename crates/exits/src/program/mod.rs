@@ -17,6 +17,7 @@ use exeunt_stats::{Digest, RangeLayout, Scale, Table, ViewError, scales_for};
 pub use choose::{ChooseError, PolicyRequest};
 pub use result::{ExitReport, NodeCurve, RunResult, node_curve};
 
+use crate::Rule;
 use crate::context::{Part, RunContext};
 use crate::curve::{Curve, CurvePoint, read_points};
 use crate::fit::{FitError, FitOptions, Prior, fit_heads};
@@ -26,7 +27,6 @@ use crate::quantiles::{HistogramError, Quantiles, ROUNDS};
 use crate::query::Query;
 use crate::search::Search;
 use crate::tally::{TallyError, TallyShape, TallyView};
-use crate::Rule;
 
 /// How often a scale may be widened.
 const MAX_WIDENED: usize = 4;
@@ -191,7 +191,8 @@ impl Program {
     /// # Errors
     /// See [`ChooseError`].
     pub fn choose(&self, request: &PolicyRequest) -> Result<Policy, ChooseError> {
-        let (Some(heads), Some(quantiles), Some(result)) = (&self.heads, &self.quantiles, &self.result) else {
+        let (Some(heads), Some(quantiles), Some(result)) = (&self.heads, &self.quantiles, &self.result)
+        else {
             return Err(ChooseError::NotReady);
         };
         choose::choose(request, &self.context, heads, quantiles, result)
@@ -230,8 +231,12 @@ impl Program {
             }
             (Stage::Moments, Query::Moments { second, .. }) => self.fitted(table, &second),
             (Stage::Spread, _) => self.spread(table),
-            (Stage::Confidence { round }, Query::Confidence { edges, .. }) => self.calibrated(table, &edges, round),
-            (Stage::Searching(search), Query::Evaluate { policies, .. }) => self.searched(table, &policies, *search),
+            (Stage::Confidence { round }, Query::Confidence { edges, .. }) => {
+                self.calibrated(table, &edges, round)
+            }
+            (Stage::Searching(search), Query::Evaluate { policies, .. }) => {
+                self.searched(table, &policies, *search)
+            }
             (Stage::Reporting, Query::Evaluate { policies, .. }) => self.reported(table, policies),
             (Stage::Previewing, Query::Evaluate { policies, .. }) => {
                 let tally = self.tally(table, &policies, Part::Evaluation)?;
@@ -322,7 +327,12 @@ impl Program {
         self.query = Some(Query::Confidence { heads, part: Part::Calibration, edges });
     }
 
-    fn calibrated(&mut self, table: &Table, edges: &[Vec<Vec<f64>>], round: usize) -> Result<(), ProgramError> {
+    fn calibrated(
+        &mut self,
+        table: &Table,
+        edges: &[Vec<Vec<f64>>],
+        round: usize,
+    ) -> Result<(), ProgramError> {
         let rules = self.context.rules();
         let quantiles = Quantiles::read(&rules, edges, table)?;
         let counted = (0..quantiles.exits())
@@ -367,7 +377,12 @@ impl Program {
         if tally.samples() == 0 { Err(ProgramError::NoSamples { part }) } else { Ok(tally) }
     }
 
-    fn searched(&mut self, table: &Table, policies: &[Policy], mut search: Search) -> Result<(), ProgramError> {
+    fn searched(
+        &mut self,
+        table: &Table,
+        policies: &[Policy],
+        mut search: Search,
+    ) -> Result<(), ProgramError> {
         search.absorb(&self.tally(table, policies, Part::Calibration)?);
         self.search_on(search);
         Ok(())
@@ -375,7 +390,8 @@ impl Program {
 
     /// The front, whose last policy is the bare network; then every static cut.
     fn ask_report(&mut self) {
-        let cuts = self.fixed.iter().map(|point| &point.policy).filter(|policy| policy.as_static_cut().is_some());
+        let cuts =
+            self.fixed.iter().map(|point| &point.policy).filter(|policy| policy.as_static_cut().is_some());
         let policies = self.calibrated.iter().map(|point| &point.policy).chain(cuts).cloned().collect();
         self.evaluate(Part::Evaluation, policies);
         self.stage = Stage::Reporting;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use exeunt_stats::Table;
 use serde::{Deserialize, Serialize};
 
+use crate::Rule;
 use crate::context::RunContext;
 use crate::curve::{Curve, CurvePoint, read_points, static_line};
 use crate::query::Query;
 use crate::tally::{TallyShape, TallyView};
-use crate::Rule;
 
 /// What a run found out. Thresholds were chosen on the calibration part; everything here is read on the evaluation
 /// part, unless it says otherwise.

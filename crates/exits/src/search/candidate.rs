@@ -73,7 +73,11 @@ impl Ground {
             let level = from.level(exit);
             let lowered = level.saturating_sub(step);
             for rule in rules {
-                moves.push(from.with(exit, Gene { rule: *rule, level: self.raised(level, step) }, self.levels));
+                moves.push(from.with(
+                    exit,
+                    Gene { rule: *rule, level: self.raised(level, step) },
+                    self.levels,
+                ));
                 if level > 0 {
                     moves.push(from.with(exit, Gene { rule: *rule, level: lowered }, self.levels));
                 }
@@ -165,7 +169,8 @@ mod tests {
             [gene(4), None, gene(16)],
             [gene(4), None, gene(14)],
         ];
-        let by_this_rule = |moved: &&Candidate| moved.0.iter().flatten().all(|gene| gene.rule == Rule::Whitened);
+        let by_this_rule =
+            |moved: &&Candidate| moved.0.iter().flatten().all(|gene| gene.rule == Rule::Whitened);
         let found: Vec<&Candidate> = moves.iter().filter(by_this_rule).collect();
         assert_eq!(found, expected.map(|exits| Candidate(exits.to_vec())).iter().collect::<Vec<_>>());
         assert_eq!(moves.len(), 2 * expected.len());

@@ -61,7 +61,8 @@ pub(super) fn sweeps(ground: &Ground, quantiles: &Quantiles) -> Vec<Candidate> {
     };
     let mut seeds = Vec::new();
     let mut push = |exits: Vec<Option<Gene>>| seeds.push(Candidate::new(exits, levels));
-    let ladder = |points: u16| (1..=points).map(move |i| i * (levels / points).max(1)).filter(move |l| *l <= levels);
+    let ladder =
+        |points: u16| (1..=points).map(move |i| i * (levels / points).max(1)).filter(move |l| *l <= levels);
     for team in &teams {
         ladder(SWEEP).for_each(|level| push(uniform(team, level)));
         shares().for_each(|share| push(sure(team, share)));
@@ -92,8 +93,8 @@ pub(super) fn sweeps(ground: &Ground, quantiles: &Quantiles) -> Vec<Candidate> {
 /// Shares of right samples to aim at, closer together where mistakes are rare.
 fn shares() -> impl Iterator<Item = f64> {
     const WRONG: [f64; 32] = [
-        0.6, 0.55, 0.5, 0.45, 0.4, 0.36, 0.33, 0.3, 0.27, 0.24, 0.21, 0.19, 0.17, 0.15, 0.13, 0.115, 0.1, 0.09,
-        0.08, 0.07, 0.06, 0.05, 0.042, 0.035, 0.03, 0.025, 0.02, 0.015, 0.01, 0.006, 0.003, 0.001,
+        0.6, 0.55, 0.5, 0.45, 0.4, 0.36, 0.33, 0.3, 0.27, 0.24, 0.21, 0.19, 0.17, 0.15, 0.13, 0.115, 0.1,
+        0.09, 0.08, 0.07, 0.06, 0.05, 0.042, 0.035, 0.03, 0.025, 0.02, 0.015, 0.01, 0.006, 0.003, 0.001,
     ];
     WRONG.into_iter().map(|wrong| 1.0 - wrong)
 }

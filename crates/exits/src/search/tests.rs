@@ -5,8 +5,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::policy::ExitRule;
 use crate::outcomes::{Outcomes, OutcomesBuilder};
+use crate::policy::ExitRule;
 use crate::rule::Rule;
 use crate::score::Decision;
 use crate::search::candidate::Gene;
@@ -81,7 +81,8 @@ fn all_candidates(exits: usize, rules: &[Rule], levels: u16) -> BTreeSet<Candida
         .collect();
     let mut all = vec![vec![]];
     for _ in 0..exits {
-        let longer = |start: &Vec<_>| genes.iter().map(|gene| [&start[..], &[*gene]].concat()).collect::<Vec<_>>();
+        let longer =
+            |start: &Vec<_>| genes.iter().map(|gene| [&start[..], &[*gene]].concat()).collect::<Vec<_>>();
         all = all.iter().flat_map(longer).collect();
     }
     all.into_iter().map(|exits| Candidate::new(exits, levels)).collect()
@@ -152,8 +153,7 @@ fn the_search_is_never_worse_than_sweeps_and_static_cuts() {
         let outcomes = synthetic(seed, 500, exits, &Rule::ALL);
         let quantiles = quantiles(&outcomes, exits, &Rule::ALL);
         let options = SearchOptions { rounds: 4, batch: 600, ..SearchOptions::default() };
-        let (search, fronts) =
-            finished(Search::new(options, costs(exits), quantiles.clone()), &outcomes);
+        let (search, fronts) = finished(Search::new(options, costs(exits), quantiles.clone()), &outcomes);
         assert!(fronts.len() <= 4);
 
         let mut simple = Vec::new();

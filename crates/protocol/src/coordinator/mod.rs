@@ -29,7 +29,9 @@ use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use crate::message::{Ack, Activity, BlobRef, Contribution, Desired, FromNode, Hello, Refusal, Rejection};
 use run::RunState;
 pub use run::{PolicyRecord, RunOptions};
-pub use status::{ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, Standing, Waiting};
+pub use status::{
+    ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, Standing, Waiting,
+};
 
 /// A moment, as the shell tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -326,7 +328,12 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`RunError`]: no such run, or no policy fits the request.
-    pub fn set_policy(&mut self, now: Now, run: &RunId, request: &PolicyRequest) -> Result<PolicyVersion, RunError> {
+    pub fn set_policy(
+        &mut self,
+        now: Now,
+        run: &RunId,
+        request: &PolicyRequest,
+    ) -> Result<PolicyVersion, RunError> {
         let state = self.run_mut(run)?;
         let mut outputs = VecDeque::new();
         let version = state.set_policy(now, request, &mut outputs)?;
@@ -345,7 +352,14 @@ impl Coordinator {
     }
 
     /// Turns a contribution away whose bytes are not what was asked for.
-    pub fn refuse(&mut self, run: &RunId, node: NodeId, ticket: Ticket, query: QueryId, rejection: Rejection) {
+    pub fn refuse(
+        &mut self,
+        run: &RunId,
+        node: NodeId,
+        ticket: Ticket,
+        query: QueryId,
+        rejection: Rejection,
+    ) {
         self.audit(Some(run), Some(node), format!("contribution to {query} rejected: {rejection}"));
         self.outputs.push_back(Output::Acknowledge { ticket, ack: Ack::Rejected(rejection) });
     }
@@ -366,7 +380,10 @@ impl Coordinator {
 
     /// The queries of a run that were closed, in order.
     pub fn queries(&self, run: &RunId) -> Vec<Query> {
-        self.runs.get(run).map(|run| run.history.iter().map(|closed| closed.asked.clone()).collect()).unwrap_or_default()
+        self.runs
+            .get(run)
+            .map(|run| run.history.iter().map(|closed| closed.asked.clone()).collect())
+            .unwrap_or_default()
     }
 
     /// The runs, oldest id first.

@@ -178,7 +178,8 @@ impl RunState {
             return;
         }
         let Phase::Asking(open) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
-        let cohort = open.stored.iter().map(|(node, (version, table))| (*node, *version, table.digest)).collect();
+        let cohort =
+            open.stored.iter().map(|(node, (version, table))| (*node, *version, table.digest)).collect();
         outputs.push_back(Output::Seal {
             run: self.id.clone(),
             query: open.id,
@@ -232,7 +233,11 @@ impl RunState {
 
     fn fail(&mut self, error: &ProgramError, outputs: &mut VecDeque<Output>) {
         let why = error.to_string();
-        outputs.push_back(Output::Audit { run: Some(self.id.clone()), node: None, text: format!("run failed: {why}") });
+        outputs.push_back(Output::Audit {
+            run: Some(self.id.clone()),
+            node: None,
+            text: format!("run failed: {why}"),
+        });
         outputs.push_back(Output::Publish);
         self.phase = Phase::Failed { why };
     }
@@ -331,7 +336,9 @@ impl RunState {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Asking(open) if open.stored.len() >= self.needed(open) => Some(open.opened + self.options.deadline),
+            Phase::Asking(open) if open.stored.len() >= self.needed(open) => {
+                Some(open.opened + self.options.deadline)
+            }
             _ => None,
         }
     }
@@ -351,7 +358,11 @@ impl RunState {
     pub(super) fn cells(&self, query: QueryId) -> Option<usize> {
         match self.open_query() {
             Some(open) if open.id == query => Some(open.cells),
-            _ => self.history.iter().find(|closed| closed.id == query && !closed.withdrawn).map(|closed| closed.cells),
+            _ => self
+                .history
+                .iter()
+                .find(|closed| closed.id == query && !closed.withdrawn)
+                .map(|closed| closed.cells),
         }
     }
 

@@ -250,7 +250,9 @@ fn exits(state: &RunState) -> Vec<ExitStatus> {
     let status = |(e, exit): (usize, &exeunt_exits::ExitContext)| ExitStatus {
         tap: exit.tap.clone(),
         dim: exit.dim,
-        whitened_unavailable: heads.and_then(|heads| heads.whitened_unavailable(e)).map(|why| why.to_string()),
+        whitened_unavailable: heads
+            .and_then(|heads| heads.whitened_unavailable(e))
+            .map(|why| why.to_string()),
     };
     context.exits.iter().enumerate().map(status).collect()
 }
