@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// First argument with which this binary is `exeunt-node`: the demo's node processes need no second file.
+pub(crate) const NODE_PROCESS: &str = "node-process";
+
 /// Early exits for fleets of small devices, from sums and counts.
 #[derive(Debug, Parser)]
 #[command(
     name = "exeunt",
     version,
     about,
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage or bad input · 3 coordinator not reachable · 4 refused by the coordinator · 130 interrupted.\n\
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage or bad input · 3 coordinator not reachable · 4 refused, by the coordinator or because it is another than expected · 130 interrupted.\n\
                   Data goes to stdout, messages to stderr. Flags come before EXEUNT_… variables, and those before files."
 )]
 pub(crate) struct Cli {
@@ -87,12 +90,6 @@ pub(crate) enum Command {
     Simulate(SimulateArgs),
     /// The whole job on what ships: a coordinator and 8 node processes on loopback
     Demo(DemoArgs),
-    /// (internal) one node process of the demo
-    #[command(hide = true, name = "node-process")]
-    NodeProcess {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
 }
 
 #[derive(Debug, Subcommand)]

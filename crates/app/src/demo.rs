@@ -90,7 +90,7 @@ fn start_processes(places: &[NodePlace]) -> anyhow::Result<Vec<Child>> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let start = |place: &NodePlace| {
         Command::new(&program)
-            .args(["node-process", "--home"])
+            .args([crate::cli::NODE_PROCESS, "--home"])
             .arg(&place.home)
             .arg("start")
             .env("EXEUNT_LOG", "warn")

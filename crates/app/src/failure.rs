@@ -1,8 +1,11 @@
 //! What went wrong, in one line and in one number.
 
-use exeunt_coordinator::{ClientError, HomeError, ServiceError};
+use exeunt_coordinator::{ClientError, CoreError, HomeError, ServiceError};
+use exeunt_link::ConnectError;
 use exeunt_network::LoadError;
-use exeunt_simulate::{LocalError, PlanError};
+use exeunt_protocol::message::Refusal;
+use exeunt_simulate::{LocalError, PlanError, SimulateError};
+use exeunt_store::StoreError;
 
 /// Failed for another reason.
 const FAILED: u8 = 1;
@@ -10,7 +13,7 @@ const FAILED: u8 = 1;
 pub(crate) const BAD_INPUT: u8 = 2;
 /// The coordinator does not answer.
 const UNREACHABLE: u8 = 3;
-/// The coordinator says no.
+/// The coordinator says no, or is not the one that was expected.
 const REFUSED: u8 = 4;
 
 /// Input that a person gave and that cannot be used.
@@ -44,13 +47,36 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     let bad = error.downcast_ref::<BadInput>().is_some()
         || error.downcast_ref::<PlanError>().is_some()
         || error.downcast_ref::<LoadError>().is_some()
-        || matches!(error.downcast_ref(), Some(ServiceError::Serve(_)));
+        || error.downcast_ref::<exeunt_coordinator::PlanError>().is_some()
+        || error.downcast_ref::<ServiceError>().is_some_and(is_about_what_was_given)
+        || matches!(
+            error.downcast_ref(),
+            Some(
+                SimulateError::Core(CoreError::Plan(_))
+                    | SimulateError::Node(Refusal::BadData { .. } | Refusal::ModelMismatch { .. })
+            )
+        );
     if bad { BAD_INPUT } else { FAILED }
+}
+
+/// An address or a folder that cannot be served: another one is needed, not another try.
+fn is_about_what_was_given(error: &ServiceError) -> bool {
+    matches!(
+        error,
+        ServiceError::Serve(_)
+            | ServiceError::Store(StoreError::InUse { .. } | StoreError::Newer { .. })
+            | ServiceError::Home(_)
+    )
 }
 
 fn of_client(error: &ClientError) -> u8 {
     match error {
         ClientError::Home(HomeError::NoCoordinator { .. }) => BAD_INPUT,
+        ClientError::Connect(
+            ConnectError::WrongAuthority { .. }
+            | ConnectError::NotCoordinator { .. }
+            | ConnectError::Refused { .. },
+        ) => REFUSED,
         ClientError::Connect(_) | ClientError::Closed(_) => UNREACHABLE,
         ClientError::Refused { .. } => REFUSED,
         _ => FAILED,

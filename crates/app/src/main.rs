@@ -21,6 +21,12 @@ use exeunt_coordinator::Home;
 use crate::cli::{Cli, Command, Common};
 
 fn main() -> ExitCode {
+    // Before anything is parsed: both programs have a `--home`, and this one is meant for the node.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == cli::NODE_PROCESS) {
+        let arguments = arguments.skip_while(|argument| argument == "--");
+        return exeunt_node::cli::main_with(std::iter::once("exeunt-node".into()).chain(arguments));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -30,9 +36,6 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    if let Command::NodeProcess { args } = cli.command {
-        return exeunt_node::cli::main_with(std::iter::once("exeunt-node".to_owned()).chain(args));
-    }
     start_logging(&cli.common);
     let home = Home::new(cli.common.home.clone().unwrap_or_else(default_home));
     match run(home, cli.command) {
@@ -50,8 +53,6 @@ fn run(home: Home, command: Command) -> anyhow::Result<()> {
         Command::Inspect { model, output } => inspect::inspect(&model, output.json),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
-        // Handled before logging starts.
-        Command::NodeProcess { .. } => Ok(()),
         command => remote::run(&home, command),
     }
 }

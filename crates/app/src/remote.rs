@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use exeunt_coordinator::{Home, OperatorClient};
+use exeunt_coordinator::{Home, OperatorClient, RunPlan};
 use exeunt_exits::{ExitRule, Policy, PolicyRequest, Rule};
 use exeunt_network::Network;
 use exeunt_protocol::RunId;
@@ -196,6 +196,8 @@ async fn start(
     let file = read_run_file(path)?;
     let beside = path.parent().unwrap_or(Path::new("."));
     let network = Network::load(&network.unwrap_or_else(|| beside.join(&file.network)))?;
+    // The coordinator checks again; here a mistake is found before the network travels.
+    RunPlan::new(&file, &network)?;
     let digest = client.put_blob(network.bytes()).await?;
     let request = OperatorRequest::StartRun { file: Box::new(file), network: digest };
     let OperatorResponse::Started { run } = client.ask(&request).await? else { return Err(unexpected()) };
@@ -272,7 +274,9 @@ async fn set_policy(
         Wish { max_drop: Some(points), .. } => PolicyRequest::MaxDrop(*points),
         Wish { thresholds: Some(list), .. } => PolicyRequest::Thresholds(thresholds(list)?),
         _ => {
-            return Err(BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into());
+            return Err(
+                BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into()
+            );
         }
     };
     let response = client.ask(&OperatorRequest::SetPolicy { run, wish }).await?;

@@ -1,5 +1,6 @@
 //! The command line of `exeunt-node`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::service::ServiceError;
     name = "exeunt-node",
     version,
     about,
-    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage or bad input · 3 coordinator not reachable · 4 refused by the coordinator · 130 interrupted.\n\
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage or bad input · 3 coordinator not reachable · 4 refused, by the coordinator or because it is another than expected · 130 interrupted.\n\
                   Data goes to stdout, messages to stderr. Flags come before EXEUNT_… variables, and those before files."
 )]
 struct Cli {
@@ -84,11 +85,11 @@ enum Command {
 const BAD_INPUT: u8 = 2;
 /// Exit code when the coordinator does not answer.
 const UNREACHABLE: u8 = 3;
-/// Exit code when the coordinator says no.
+/// Exit code when the coordinator says no, or is not the one that was expected.
 const REFUSED: u8 = 4;
 
 /// Runs a command line; the first argument is the program's name.
-pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -118,17 +119,26 @@ pub fn main_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    use exeunt_link::JoinError;
+    use exeunt_link::{ConnectError, JoinError, TokenError};
     if let Some(error) = error.downcast_ref::<JoinError>() {
         return match error {
             JoinError::Rejected(_) => REFUSED,
-            JoinError::Connect(_) => UNREACHABLE,
+            JoinError::Connect(
+                ConnectError::WrongAuthority { .. }
+                | ConnectError::NotCoordinator { .. }
+                | ConnectError::Refused { .. },
+            ) => REFUSED,
+            JoinError::Connect(_) | JoinError::Interrupted(_) => UNREACHABLE,
+            JoinError::Name(_) => BAD_INPUT,
             _ => 1,
         };
     }
+    if error.is::<TokenError>() || error.is::<crate::home::HomeError>() || error.is::<BadInput>() {
+        return BAD_INPUT;
+    }
     match error.downcast_ref::<ServiceError>() {
         Some(ServiceError::ShutOut(_)) => REFUSED,
-        Some(ServiceError::Address(_) | ServiceError::Share(_)) => BAD_INPUT,
+        Some(ServiceError::Address(_) | ServiceError::Share(_) | ServiceError::Home(_)) => BAD_INPUT,
         _ => 1,
     }
 }
@@ -176,8 +186,7 @@ fn join(
 ) -> anyhow::Result<ExitCode> {
     let token: Token = token.trim().parse().context("the token cannot be used")?;
     token.check_expiry(SystemTime::now())?;
-    let data = std::fs::canonicalize(data)
-        .with_context(|| format!("{}: found no such folder, expected this node's samples", data.display()))?;
+    let data = data_folder(data)?;
     let name = name.unwrap_or_else(host_name);
     let identity = runtime()?.block_on(exeunt_link::join(&token, &name, home.identity()))?;
     let settings = NodeSettings {
@@ -191,6 +200,22 @@ fn join(
     println!("joined as '{name}', short id {}", identity.id().short());
     println!("compare the short id with the one that `exeunt node list` shows, then run `exeunt-node start`");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Input that a person gave and that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct BadInput(String);
+
+/// The folder of the samples, as a path that holds from everywhere.
+fn data_folder(data: &Path) -> Result<PathBuf, BadInput> {
+    let wrong = |found: &str| {
+        let path = data.display();
+        BadInput(format!("--data {path}: found {found}, expected the folder with this node's samples"))
+    };
+    let folder = std::fs::canonicalize(data).map_err(|error| wrong(&error.to_string()))?;
+    let mut entries = std::fs::read_dir(&folder).map_err(|error| wrong(&error.to_string()))?;
+    if entries.next().is_none() { Err(wrong("an empty folder")) } else { Ok(folder) }
 }
 
 fn host_name() -> String {

@@ -7,6 +7,7 @@
 //! HOME/datasets.json  which edition of its data a node last answered from, per run
 //! HOME/policy.json    the policy in force, for `classify`
 //! HOME/status.json    what the service is doing, for `status`
+//! HOME/lock           held by the service, so that a folder has one
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,14 @@ pub enum HomeError {
         expected: &'static str,
         /// What the reader said.
         source: serde_json::Error,
+    },
+    /// Another process runs from this folder. Two with one identity would push each other off the coordinator.
+    #[error("{path} is in use: another exeunt-node{} runs from this folder, stop it first", pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The other process, if it has said so.
+        pid: Option<u32>,
     },
     /// There is no node here.
     #[error("{path} does not exist: join a federation first with `exeunt-node join TOKEN --data DIR`")]
@@ -153,6 +162,24 @@ impl Home {
     /// Folder of the node's key and certificate.
     pub fn identity(&self) -> PathBuf {
         self.root.join("identity")
+    }
+
+    /// Takes the folder for this process, for as long as the value lives.
+    ///
+    /// # Errors
+    /// [`HomeError::InUse`] when another process has it.
+    pub(crate) fn lock(&self) -> Result<fs::File, HomeError> {
+        let path = self.root.join("lock");
+        let wrong = |source| HomeError::File { path: path.clone(), source };
+        let file = fs::File::create(&path).map_err(wrong)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => {
+                let pid = self.report().ok().flatten().and_then(|report| report.pid);
+                Err(HomeError::InUse { path: self.root.clone(), pid })
+            }
+            Err(fs::TryLockError::Error(source)) => Err(wrong(source)),
+        }
     }
 
     /// Reads the settings.
@@ -313,6 +340,16 @@ mod tests {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         let versions = [a, a, b, b, a].map(|digest| home.dataset_version(&run, digest).unwrap().0);
         assert_eq!(versions, [1, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn a_folder_has_one_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path());
+        let held = home.lock().unwrap();
+        assert!(home.lock().unwrap_err().to_string().contains("another exeunt-node runs from this folder"));
+        drop(held);
+        home.lock().unwrap();
     }
 
     #[test]

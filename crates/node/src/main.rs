@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    exeunt_node::cli::main_with(std::env::args())
+    exeunt_node::cli::main_with(std::env::args_os())
 }

@@ -18,6 +18,7 @@ use exeunt_protocol::node::{Input, Node, Output};
 use exeunt_protocol::{QueryId, RunId};
 use exeunt_stats::Digest;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::home::{Home, HomeError, NodeReport, NodeSettings, PolicyInForce};
 use crate::session::Watch;
@@ -75,6 +76,7 @@ enum Event {
 /// See [`ServiceError`]; being unable to reach the coordinator is none.
 pub async fn run(home: Home, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
     let settings = home.settings()?;
+    let _lock = home.lock()?;
     let identity = Identity::load(home.identity())?;
     let addresses: Vec<Address> = settings.coordinator.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
     let share = settings.share.as_deref().map(str::parse::<Share>).transpose();
@@ -109,6 +111,7 @@ pub async fn run(home: Home, stop: impl Future<Output = ()>) -> Result<(), Servi
         jobs,
         watches: BTreeMap::new(),
         answers: BTreeMap::new(),
+        transfers: JoinSet::new(),
         written: None,
     };
     let result = tokio::select! {
@@ -133,6 +136,8 @@ struct Service {
     watches: BTreeMap<(RunId, QueryId), Arc<Watch>>,
     /// Packed tables until they are acknowledged.
     answers: BTreeMap<(RunId, QueryId), Arc<[u8]>>,
+    /// Fetches and deliveries over the connection there is; they end with it.
+    transfers: JoinSet<()>,
     report: NodeReport,
     written: Option<NodeReport>,
 }
@@ -154,7 +159,8 @@ impl Service {
                     self.report.connected = false;
                     tracing::info!("disconnected: {ended}");
                     self.report.problem = Some(ended.to_string());
-                    if since.elapsed() > LONGEST_WAIT {
+                    // A connection that outlived the wait before it was a good one.
+                    if since.elapsed() > wait {
                         wait = FIRST_WAIT;
                     }
                     if let Some(reason) = shut_out(&ended) {
@@ -185,7 +191,11 @@ impl Service {
         loop {
             tokio::select! {
                 () = &mut until => return,
-                Some(event) = events.recv() => self.take_in(event),
+                Some(event) = events.recv() => match event {
+                    // Left over from the lost connection.
+                    Event::Word(_) => {}
+                    event => self.take_in(event),
+                },
             }
         }
     }
@@ -207,6 +217,7 @@ impl Service {
                 break self.give_up(connection, &error).await;
             }
             self.write_report();
+            while self.transfers.try_join_next().is_some() {}
             tokio::select! {
                 closed = connection.closed() => break closed,
                 Some(event) = events.recv() => {
@@ -223,6 +234,8 @@ impl Service {
             }
         };
         reader.abort();
+        // One that went on would report back, or write to the cache, while the next connection does the same work.
+        self.transfers.shutdown().await;
         closed
     }
 
@@ -306,7 +319,7 @@ impl Service {
                 Output::Fetch { blob, purpose } => {
                     let (connection, home, events) =
                         (connection.clone(), self.home.clone(), self.events.clone());
-                    tokio::spawn(async move {
+                    self.transfers.spawn(async move {
                         let event = match transfer::fetch(&connection, &home, blob, purpose).await {
                             Ok(()) => Event::Fetched(blob.digest),
                             Err(error) => {
@@ -348,10 +361,10 @@ impl Service {
         Ok(())
     }
 
-    fn deliver(&self, connection: &Connection, contribution: Contribution) {
+    fn deliver(&mut self, connection: &Connection, contribution: Contribution) {
         let Some(bytes) = self.answers.get(&(contribution.run.clone(), contribution.query)) else { return };
         let (connection, events, bytes) = (connection.clone(), self.events.clone(), Arc::clone(bytes));
-        tokio::spawn(async move {
+        self.transfers.spawn(async move {
             let event = match transfer::deliver(&connection, &contribution, &bytes).await {
                 Ok(ack) => Event::Acknowledged(contribution, ack),
                 Err(error) => {
