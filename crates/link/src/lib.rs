@@ -49,6 +49,7 @@ mod identity;
 mod join;
 pub mod limits;
 mod renew;
+mod reset;
 mod server;
 mod stream;
 mod tls;

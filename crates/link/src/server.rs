@@ -18,7 +18,7 @@ use crate::greeting::{Ready, Tag, Welcome};
 use crate::join::JoinRequest;
 use crate::limits::{LINGER, Limits, MAX_GREETING};
 use crate::stream::{Receiver, Sender};
-use crate::{Identity, PeerId, tls};
+use crate::{Identity, PeerId, reset, tls};
 
 /// How long a closing server waits for its socket to be let go of.
 const FREED: Duration = Duration::from_millis(500);
@@ -103,7 +103,7 @@ impl Server {
             .map_err(failed)?;
         let freed = Arc::downgrade(&socket);
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
-            quinn::EndpointConfig::default(),
+            reset::endpoint_config(identity),
             Some(config),
             socket,
             runtime,

@@ -199,6 +199,10 @@ impl Node {
     fn disconnected(&mut self) {
         self.connected = false;
         self.fetching.clear();
+        // What was to go over the lost connection is wanted again once there is another; to begin it twice would let
+        // two transfers write the same file.
+        self.outputs
+            .retain(|output| !matches!(output, Output::Say(_) | Output::Fetch { .. } | Output::Deliver(_)));
         for answer in self.answers.values_mut() {
             match answer {
                 Answer::Ready { in_flight, .. } => *in_flight = false,
