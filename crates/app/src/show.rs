@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use exeunt_exits::{CurvePoint, Rule, RunResult};
-use exeunt_protocol::coordinator::Standing;
+use exeunt_protocol::coordinator::{RunStatus, Standing};
 use exeunt_protocol::operator::RunReport;
 
 use crate::svg::{Series, Style};
@@ -50,14 +50,32 @@ pub(crate) fn report(report: &RunReport) -> String {
         }
         let _ = writeln!(text, "{table}");
     }
+    if let Some(missing) = quorum_gap(status) {
+        let _ = writeln!(text, "{missing}");
+    }
     if let Some(result) = &status.result {
         exits(&mut text, report, result);
         curve(&mut text, result);
         policies(&mut text, report, result);
     }
     nodes(&mut text, report);
+    withheld(&mut text, report);
     queries(&mut text, report);
     text
+}
+
+/// Why an open query cannot close although everybody who is enrolled has answered or declined.
+pub(crate) fn quorum_gap(status: &RunStatus) -> Option<String> {
+    let Standing::Asking { query, .. } = &status.standing else { return None };
+    let missing = status.quorum.checked_sub(status.answers + status.waiting_for.len()).filter(|n| *n > 0)?;
+    let declined = status.queries.last().map_or(0, |query| query.declined.len());
+    Some(format!(
+        "\n{query} needs {} answers (federation.quorum): {} came, {declined} declined, {} may still come; it waits for {missing} \
+         more to join (`exeunt token`)",
+        status.quorum,
+        status.answers,
+        status.waiting_for.len()
+    ))
 }
 
 fn standing(report: &RunReport) -> String {
@@ -214,6 +232,25 @@ fn nodes(text: &mut String, report: &RunReport) {
     }
 }
 
+/// What nodes kept back, and the floor that made them.
+fn withheld(text: &mut String, report: &RunReport) {
+    let rows =
+        || report.nodes.iter().flat_map(|node| node.withheld.iter().map(|withheld| (&node.name, withheld)));
+    if rows().next().is_none() {
+        return;
+    }
+    let _ = writeln!(text, "\nwithheld at the nodes");
+    let mut table = grid(&["node", "what", "why"]);
+    for (name, withheld) in rows().take(NODE_ROWS) {
+        table.add_row([name, &withheld.what, &withheld.why]);
+    }
+    let _ = writeln!(text, "{table}");
+    let more = rows().skip(NODE_ROWS).count();
+    if more > 0 {
+        let _ = writeln!(text, "and {more} more; --json has them all");
+    }
+}
+
 fn queries(text: &mut String, report: &RunReport) {
     let _ = writeln!(text, "\nqueries");
     let mut table = grid(&["query", "", "answered", "declined", "bytes up", "bytes down"]);
@@ -237,6 +274,13 @@ fn queries(text: &mut String, report: &RunReport) {
         for declined in query.declined.iter().take(3) {
             let _ = writeln!(text, "{}: {} declined: {}", query.query, name(declined.node), declined.reason);
         }
+    }
+    for late in report.late.iter().take(NODE_ROWS) {
+        let _ = writeln!(
+            text,
+            "{}: {} answered after the query had closed; its answer is stored and not counted",
+            late.query, late.name
+        );
     }
     let _ = writeln!(text, "digest of the merged tables: {}", report.digest);
 }

@@ -421,7 +421,7 @@ impl Core {
     /// The run a person means: the one named, or the newest.
     ///
     /// # Errors
-    /// [`RunError::Unknown`].
+    /// [`RunError::Unknown`], [`RunError::None`].
     pub fn run_named(&self, run: Option<&RunId>) -> Result<RunId, CoreError> {
         let newest = || self.entries.iter().max_by_key(|(_, entry)| entry.number).map(|(run, _)| run.clone());
         let known = || {
@@ -434,7 +434,7 @@ impl Core {
         match run {
             Some(run) if self.entries.contains_key(run) => Ok(run.clone()),
             Some(run) => Err(unknown(run.as_str()).into()),
-            None => newest().ok_or_else(|| unknown("(newest)").into()),
+            None => newest().ok_or_else(|| RunError::None.into()),
         }
     }
 

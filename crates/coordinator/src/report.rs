@@ -1,9 +1,11 @@
 //! What a person may see of a run: the machine's status, and what each node gave, read back from the store.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use exeunt_exits::{Part, Query};
 use exeunt_protocol::coordinator::{Now, Standing};
 use exeunt_protocol::operator::{
-    NodePoint, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames,
+    LateAnswer, NodePoint, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames, Withheld,
 };
 use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
@@ -34,6 +36,7 @@ impl Core {
                 samples: None,
                 withheld_classes: None,
                 without_second_moments: Vec::new(),
+                withheld: Vec::new(),
                 network_accuracy: None,
                 curve: Vec::new(),
                 traffic: traffic
@@ -58,7 +61,28 @@ impl Core {
             }
             nodes.push(report);
         }
-        Ok(RunReport { status, digest: digest(&seals), nodes })
+        let late = self.late(run, &seals)?;
+        Ok(RunReport { status, digest: digest(&seals), nodes, late })
+    }
+
+    /// Answers that are stored and were not counted, because their query had closed.
+    fn late(&self, run: &RunId, seals: &[(QueryId, Seal)]) -> Result<Vec<LateAnswer>, CoreError> {
+        let names: BTreeMap<NodeId, String> =
+            self.store.nodes()?.into_iter().map(|(node, record)| (node, record.name)).collect();
+        let mut late = Vec::new();
+        for (query, seal) in seals.iter().filter(|(_, seal)| seal.merged.is_some()) {
+            let counted: BTreeSet<NodeId> = seal.cohort.iter().map(|(node, ..)| *node).collect();
+            let stored = self.store.contributions(run, *query)?;
+            late.extend(stored.into_iter().filter(|(node, _)| !counted.contains(node)).map(
+                |(node, meta)| LateAnswer {
+                    query: *query,
+                    node,
+                    name: names.get(&node).cloned().unwrap_or_default(),
+                    stored_ms: meta.stored_ms,
+                },
+            ));
+        }
+        Ok(late)
     }
 
     /// A node's table, where it was counted.
@@ -92,6 +116,7 @@ impl Core {
                 report.without_second_moments = (0..shape.exits.len())
                     .filter(|e| shape.exits[*e].second && view.paired_count(*e).iter().sum::<u64>() == 0)
                     .collect();
+                report.withheld = withheld(report, &shape, &view, entry.file.floors);
             }
             Query::Evaluate { .. } => {
                 if let Some(curve) = exeunt_exits::node_curve(&entry.context, query, table) {
@@ -189,6 +214,38 @@ impl Core {
             digest: digest(&seals),
         }))
     }
+}
+
+/// What a node's table of moments lacks, in words.
+fn withheld(
+    report: &NodeReport,
+    shape: &MomentsShape,
+    view: &MomentsView<'_>,
+    floors: exeunt_protocol::spec::FloorsSpec,
+) -> Vec<Withheld> {
+    let mut withheld = Vec::new();
+    let classes = view.withheld_classes();
+    if classes > 0 {
+        let plural = if classes == 1 { "class" } else { "classes" };
+        let why = format!("fewer than {} samples each (floors.min_count)", floors.min_count);
+        withheld.push(Withheld { what: format!("{classes} {plural}"), why });
+    }
+    // Exits that lack them for the same reason are named together.
+    let mut alike: BTreeMap<(usize, u64), Vec<String>> = BTreeMap::new();
+    for &e in &report.without_second_moments {
+        let found: u64 = view.count(e).iter().sum();
+        alike.entry((shape.exits[e].dim, found)).or_default().push((e + 1).to_string());
+    }
+    for ((dim, found), exits) in alike {
+        let factor = floors.second_factor;
+        let needed = factor.saturating_mul(dim as u64);
+        let plural = if exits.len() == 1 { "exit" } else { "exits" };
+        let what = format!("second moments of {plural} {}", exits.join(", "));
+        let why =
+            format!("{found} samples, at least {factor}·{dim} = {needed} needed (floors.second_factor)");
+        withheld.push(Withheld { what, why });
+    }
+    withheld
 }
 
 /// Whether a query's answer is shown node by node.

@@ -150,6 +150,31 @@ pub struct RunReport {
     pub digest: Digest,
     /// Bytes and samples of every node.
     pub nodes: Vec<NodeReport>,
+    /// Answers that came after their query had closed: stored, and in no sum of this run so far.
+    #[serde(default)]
+    pub late: Vec<LateAnswer>,
+}
+
+/// An answer that came too late.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateAnswer {
+    /// The query.
+    pub query: QueryId,
+    /// Who answered.
+    pub node: NodeId,
+    /// What its operator calls it.
+    pub name: String,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_ms: u64,
+}
+
+/// What a node kept back, and the floor that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// What, in words. Which classes they are stays at the node: their names would tell who has few of what.
+    pub what: String,
+    /// The floor, what was found and what was needed.
+    pub why: String,
 }
 
 /// What one node has given to a run.
@@ -165,6 +190,9 @@ pub struct NodeReport {
     pub withheld_classes: Option<u64>,
     /// Exits, by number from 0, for which it sent no second moments though they were asked for.
     pub without_second_moments: Vec<usize>,
+    /// The same in words, with the floor that made it keep them.
+    #[serde(default)]
+    pub withheld: Vec<Withheld>,
     /// Accuracy of the network on its evaluation part.
     pub network_accuracy: Option<f64>,
     /// Its own curve over the fleet's policies: cost and accuracy on its evaluation part.

@@ -197,6 +197,9 @@ pub enum RunError {
         /// Runs there are, newest first.
         known: Vec<RunId>,
     },
+    /// No run was named, and there is none.
+    #[error("there are no runs yet; `exeunt run start RUN.toml` starts one")]
+    None,
     /// The run was stopped.
     #[error("run '{run}' was stopped")]
     Stopped {
