@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use crate::tables::{
     AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS,
@@ -30,10 +30,8 @@ impl RedbStore {
     /// [`StoreError::InUse`], [`StoreError::Newer`] (the file is not touched), [`StoreError::Database`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let database = Database::create(&path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
-            error => StoreError::Database { path: path.clone(), source: Box::new(error.into()) },
-        })?;
+        refuse_newer(&path)?;
+        let database = Database::create(&path).map_err(|error| cannot_open(&path, error))?;
         Self::prepare(database, path)
     }
 
@@ -67,11 +65,7 @@ impl RedbStore {
     }
 
     fn format(&self) -> Result<Option<u32>, StoreError> {
-        self.read(|txn| match txn.open_table(META) {
-            Ok(meta) => Ok(meta.get(FORMAT_KEY)?.map(|value| value.value())),
-            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        })
+        self.read(read_format)
     }
 
     /// One durable transaction: all of it happens, or nothing.
@@ -88,7 +82,7 @@ impl RedbStore {
             txn.commit()?;
             Ok(value)
         };
-        attempt().map_err(|failure| self.failed(failure))
+        attempt().map_err(|failure| failed(&self.path, failure))
     }
 
     fn read<T>(
@@ -96,16 +90,52 @@ impl RedbStore {
         look: impl FnOnce(&redb::ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
         let attempt = || look(&self.database.begin_read()?);
-        attempt().map_err(|failure| self.failed(failure))
+        attempt().map_err(|failure| failed(&self.path, failure))
     }
+}
 
-    fn failed(&self, failure: Failure) -> StoreError {
-        let path = self.path.clone();
-        match failure {
-            Failure::Database(source) => StoreError::Database { path, source },
-            Failure::Value { table, key, what } => StoreError::Value { path, table, key, what },
-            Failure::AlreadySealed { run, query } => StoreError::AlreadySealed { run, query },
+fn cannot_open(path: &Path, error: DatabaseError) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
+        error => StoreError::Database { path, source: Box::new(error.into()) },
+    }
+}
+
+fn read_format(txn: &redb::ReadTransaction) -> Result<Option<u32>, Failure> {
+    match txn.open_table(META) {
+        Ok(meta) => Ok(meta.get(FORMAT_KEY)?.map(|value| value.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Looks at the format without writing: opening for writing alone already rearranges the file. A store that was not
+/// closed in order cannot be read so, and is looked at once it is repaired.
+fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+    if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+        return Ok(());
+    }
+    let database = match ReadOnlyDatabase::open(path) {
+        Ok(database) => database,
+        Err(DatabaseError::RepairAborted) => return Ok(()),
+        Err(error) => return Err(cannot_open(path, error)),
+    };
+    let look = || read_format(&database.begin_read()?);
+    match look().map_err(|failure| failed(path, failure))? {
+        Some(found) if found > FORMAT => {
+            Err(StoreError::Newer { path: path.to_owned(), found, supported: FORMAT })
         }
+        _ => Ok(()),
+    }
+}
+
+fn failed(path: &Path, failure: Failure) -> StoreError {
+    let path = path.to_owned();
+    match failure {
+        Failure::Database(source) => StoreError::Database { path, source },
+        Failure::Value { table, key, what } => StoreError::Value { path, table, key, what },
+        Failure::AlreadySealed { run, query } => StoreError::AlreadySealed { run, query },
     }
 }
 
@@ -470,6 +500,6 @@ mod tests {
         let error = RedbStore::open(&path).unwrap_err();
         assert!(matches!(error, StoreError::Newer { found, .. } if found == FORMAT + 1), "{error}");
         assert_eq!(RedbStore::open(&path).unwrap_err().to_string(), error.to_string());
-        assert_eq!(std::fs::read(&path).unwrap().len(), before.len());
+        assert!(std::fs::read(&path).unwrap() == before, "the file was changed");
     }
 }
