@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{
+    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, WriteTransaction,
+};
 
 use crate::tables::{
     AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS,
