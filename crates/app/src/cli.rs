@@ -13,7 +13,6 @@ pub(crate) const NODE_PROCESS: &str = "node-process";
 #[command(
     name = "exeunt",
     version,
-    about,
     after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage or bad input · 3 coordinator not reachable · 4 refused, by the coordinator or because it is another than expected · 130 interrupted.\n\
                   Data goes to stdout, messages to stderr. Flags come before EXEUNT_… variables, and those before files."
 )]
@@ -101,7 +100,7 @@ pub(crate) enum NodeCommand {
     },
     /// Shut a node out for good; a live connection ends at once
     Revoke {
-        /// Node id, as `node list` prints it
+        /// Its name, short id or id, as `node list` shows them
         node: String,
     },
 }
@@ -127,7 +126,7 @@ pub(crate) enum RunCommand {
     Show {
         /// Run id; the newest if none is given
         run: Option<String>,
-        /// Come back only when the run is ready or has failed
+        /// Come back only when the run is ready, has failed or was stopped
         #[arg(long)]
         wait: bool,
         /// Draw the trade-off curve

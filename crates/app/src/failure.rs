@@ -1,7 +1,7 @@
 //! What went wrong, in one line and in one number.
 
 use exeunt_coordinator::{ClientError, CoreError, HomeError, ServiceError};
-use exeunt_link::ConnectError;
+use exeunt_link::{ConnectError, RecvError, SendError};
 use exeunt_network::LoadError;
 use exeunt_protocol::message::Refusal;
 use exeunt_simulate::{LocalError, PlanError, SimulateError};
@@ -77,7 +77,10 @@ fn of_client(error: &ClientError) -> u8 {
             | ConnectError::NotCoordinator { .. }
             | ConnectError::Refused { .. },
         ) => REFUSED,
-        ClientError::Connect(_) | ClientError::Closed(_) => UNREACHABLE,
+        ClientError::Connect(_)
+        | ClientError::Closed(_)
+        | ClientError::Send(SendError::Closed(_))
+        | ClientError::Receive(RecvError::Closed(_)) => UNREACHABLE,
         ClientError::Refused { .. } => REFUSED,
         _ => FAILED,
     }

@@ -187,14 +187,14 @@ fn policies(text: &mut String, report: &RunReport, result: &RunResult) {
 
 fn nodes(text: &mut String, report: &RunReport) {
     let exits = report.status.exits.len();
-    let _ = writeln!(text, "\nnodes");
+    let _ = writeln!(text, "\nnodes; their samples for statistics + calibration + evaluation");
     let mut table = grid(&[
         "node",
         "samples",
         "withheld classes",
         "second moments",
-        "network",
-        "near cost .5",
+        "bare network",
+        "near cost 0.5",
         "sent",
         "received",
     ]);
@@ -225,7 +225,7 @@ fn nodes(text: &mut String, report: &RunReport) {
             sum(|traffic| traffic.down),
         ]);
     }
-    right(&mut table, &[2, 4, 5, 6, 7]);
+    right(&mut table, &[1, 2, 4, 5, 6, 7]);
     let _ = writeln!(text, "{table}");
     if report.nodes.len() > NODE_ROWS {
         let _ = writeln!(text, "and {} more; --json has them all", report.nodes.len() - NODE_ROWS);

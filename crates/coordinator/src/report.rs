@@ -9,7 +9,7 @@ use exeunt_protocol::operator::{
 };
 use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
-use exeunt_store::Seal;
+use exeunt_store::{NodeRecord, Seal};
 
 use crate::core::{Core, CoreError};
 
@@ -24,7 +24,7 @@ impl Core {
         let traffic = self.store.traffic(run)?;
         let asked = self.machine.queries(run);
         let mut nodes = Vec::new();
-        for (node, record) in self.store.nodes()? {
+        for (node, record) in self.nodes_by_name()? {
             let took_part =
                 seals.iter().any(|(_, seal)| seal.cohort.iter().any(|(member, ..)| *member == node));
             if record.revoked && !took_part {
@@ -85,6 +85,15 @@ impl Core {
         Ok(late)
     }
 
+    /// The nodes as people look for them: by name, `node-2` before `node-10`.
+    fn nodes_by_name(&self) -> Result<Vec<(NodeId, NodeRecord)>, CoreError> {
+        let mut nodes = self.store.nodes()?;
+        nodes.sort_by(|(a_id, a), (b_id, b)| {
+            (a.name.len(), &a.name, a_id).cmp(&(b.name.len(), &b.name, b_id))
+        });
+        Ok(nodes)
+    }
+
     /// A node's table, where it was counted.
     fn counted(
         &self,
@@ -138,7 +147,7 @@ impl Core {
     /// [`CoreError`].
     pub fn node_rows(&self, short: impl Fn(NodeId) -> String) -> Result<Vec<NodeRow>, CoreError> {
         let live = self.machine.node_statuses();
-        let rows = self.store.nodes()?.into_iter().map(|(node, record)| {
+        let rows = self.nodes_by_name()?.into_iter().map(|(node, record)| {
             let known = live.iter().find(|status| status.node == node).cloned();
             NodeRow {
                 short: short(node),

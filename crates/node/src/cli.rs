@@ -25,7 +25,6 @@ use crate::service::ServiceError;
 #[command(
     name = "exeunt-node",
     version,
-    about,
     after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage or bad input · 3 coordinator not reachable · 4 refused, by the coordinator or because it is another than expected · 130 interrupted.\n\
                   Data goes to stdout, messages to stderr. Flags come before EXEUNT_… variables, and those before files."
 )]
@@ -66,7 +65,7 @@ enum Command {
     Start,
     /// What the node is doing
     Status {
-        /// One JSON document instead of lines
+        /// One JSON document instead of lines (docs/json.md)
         #[arg(long)]
         json: bool,
     },
@@ -75,7 +74,7 @@ enum Command {
         /// JPEG or PNG files
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// One JSON object per file instead of a table
+        /// One JSON object per file and line instead of a table (docs/json.md)
         #[arg(long)]
         json: bool,
     },
@@ -337,8 +336,19 @@ struct Line<'a> {
 }
 
 fn classify(home: &Home, files: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+    home.settings()?;
     let (inference, policy) = load_inference(home)?;
     let mut failed = false;
+    let files_wide =
+        files.iter().map(|file| file.display().to_string().chars().count()).max().unwrap_or(0).max(4);
+    let classes = &inference.spec().classes;
+    let classes_wide = classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(5);
+    let row = |file: &str, class: &str, left: &str, margin: &str, cost: &str| {
+        println!("{file:files_wide$}  {class:classes_wide$}  {left:13}  {margin:>8}  {cost:>6}");
+    };
+    if !json {
+        row("file", "class", "left at", "margin", "cost");
+    }
     for file in files {
         let name = file.display().to_string();
         let verdict = std::fs::read(file)
@@ -359,10 +369,13 @@ fn classify(home: &Home, files: &[PathBuf], json: bool) -> anyhow::Result<ExitCo
                 if json {
                     println!("{}", serde_json::to_string(&line)?);
                 } else {
-                    let exit = line.exit.unwrap_or("(whole network)");
-                    println!(
-                        "{name}: {} at {exit}, margin {:.2}, cost {:.3}",
-                        line.class, line.margin, line.cost
+                    let left = verdict.exit.map_or("whole network".to_owned(), |e| format!("exit {}", e + 1));
+                    row(
+                        &name,
+                        line.class,
+                        &left,
+                        &format!("{:.2}", line.margin),
+                        &format!("{:.3}", line.cost),
                     );
                 }
             }

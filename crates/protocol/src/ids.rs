@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A node: the first 16 bytes of the BLAKE3 of its public key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId([u8; 16]);
 
 impl NodeId {
@@ -24,6 +25,27 @@ impl NodeId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// As people read it in JSON; 16 bytes on the wire.
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            <[u8; 16]>::deserialize(deserializer).map(Self)
+        }
     }
 }
 
@@ -160,6 +182,9 @@ mod tests {
     fn ids_round_trip_and_reject_what_they_are_not() {
         let node = NodeId::from_bytes([7; 16]);
         assert_eq!(node.to_string().parse(), Ok(node));
+        let json = serde_json::to_string(&node).unwrap();
+        assert_eq!(json, format!("\"{node}\""));
+        assert_eq!(serde_json::from_str::<NodeId>(&json).unwrap(), node);
         assert!("07".parse::<NodeId>().is_err());
         assert!("é".repeat(16).parse::<NodeId>().is_err());
         let run = RunId::numbered("digits", 3).expect("valid");

@@ -231,8 +231,24 @@ fn syntax(text: &str, file: &str, error: &toml::de::Error) -> RunFileError {
     let before = text.get(..at).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let message = error.message().replace('\n', " ");
+    let message = plain(&error.message().replace('\n', " "));
     RunFileError::Syntax { file: file.to_owned(), line, column, suggestion: nearest_key(&message), message }
+}
+
+/// serde names the types of this program; a person knows numbers.
+fn plain(message: &str) -> String {
+    let numbers = [
+        ("u16", "a whole number"),
+        ("u32", "a whole number"),
+        ("u64", "a whole number"),
+        ("usize", "a whole number"),
+        ("f64", "a number"),
+    ];
+    let known = numbers.iter().find_map(|(name, words)| {
+        let rest = message.strip_suffix(name)?.strip_suffix("expected ")?;
+        Some(format!("{rest}expected {words}"))
+    });
+    known.unwrap_or_else(|| message.to_owned())
 }
 
 /// serde says "unknown field `x`, expected one of `a`, `b`": the expected name nearest to the found one.
@@ -280,6 +296,13 @@ mod tests {
         let changed = GOOD.replace(from, to);
         assert_ne!(changed, GOOD, "the test must change something");
         RunFile::parse(&changed, "run.toml").expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn types_are_named_for_people() {
+        let text = GOOD.replace("class_count = 10", "class_count = \"ten\"");
+        let error = RunFile::parse(&text, "x.toml").unwrap_err().to_string();
+        assert!(error.ends_with("invalid type: string \"ten\", expected a whole number"), "{error}");
     }
 
     #[test]
