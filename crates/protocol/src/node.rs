@@ -346,3 +346,33 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_lost_connection_left_undone_is_begun_once() {
+        let run = DesiredRun {
+            run: "r-1".parse().unwrap(),
+            spec: BlobRef::of(b"spec"),
+            network: BlobRef::of(b"network"),
+            query: None,
+            policy: None,
+        };
+        let mut node = Node::new([]);
+        node.handle(Input::Connected);
+        node.handle(Input::Desired(Desired { runs: vec![run] }));
+        // Nothing of it is performed before the connection is gone.
+        node.handle(Input::Disconnected);
+        assert_eq!(node.poll_output(), None);
+        node.handle(Input::Connected);
+        let mut fetched = Vec::new();
+        while let Some(output) = node.poll_output() {
+            if let Output::Fetch { blob, .. } = output {
+                fetched.push(blob);
+            }
+        }
+        assert_eq!(fetched, [BlobRef::of(b"spec"), BlobRef::of(b"network")]);
+    }
+}
