@@ -4,6 +4,8 @@
 //!
 //! Every image goes through its network once; each of the tests compares everything there is about one network.
 
+#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +30,10 @@ use serde::Deserialize;
 
 /// Images that go through the network, and rows that go into an accumulator, at a time.
 const BATCH: usize = 50;
+
+/// Levels by which a pixel may differ from libjpeg's, which decoded the records. Measured: 5 at
+/// most, in 12,000 images.
+const DECODERS_DIFFER: u8 = 5;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -79,7 +85,7 @@ impl Run {
         let network = reference().join("models").join(format!("{network}.onnx"));
         let plan = Plan::read(&path, Some(&network), Some(data)).unwrap();
         let context = RunPlan::new(&plan.file, &plan.network).unwrap();
-        let model = Model::load(context.spec.clone(), &plan.network, &Tract::default()).unwrap();
+        let model = Model::load(context.spec.clone(), &plan.network, &Tract).unwrap();
         Self { plan, context, model }
     }
 
@@ -399,7 +405,7 @@ fn decoding_the_jpeg_copy_of_cifar10() {
     }
 }
 
-/// Every decoded image lies within 3 levels of exactly one record of its class, and no two of the same.
+/// Every decoded image lies near exactly one record of its class, and no two of the same.
 fn each_is_a_record(jpegs: &Dataset, fifth: &[usize], records: &Dataset) {
     let stored: Vec<Vec<u8>> = (0..records.len()).map(|i| records.load(i).unwrap().pixels).collect();
     let mut free = vec![true; records.len()];
@@ -409,11 +415,15 @@ fn each_is_a_record(jpegs: &Dataset, fifth: &[usize], records: &Dataset) {
         assert_eq!([image.height, image.width, image.channels], [32, 32, 3]);
         let near = |r: &usize| {
             records.labels()[*r] == jpegs.labels()[*i]
-                && stored[*r].iter().zip(&image.pixels).all(|(a, b)| a.abs_diff(*b) <= 3)
+                && stored[*r].iter().zip(&image.pixels).all(|(a, b)| a.abs_diff(*b) <= DECODERS_DIFFER)
         };
         let found: Vec<usize> = (0..records.len()).filter(near).collect();
         let [record] = found[..] else {
-            panic!("{}: found {} records within 3 levels, expected 1", jpegs.name(*i), found.len());
+            panic!(
+                "{}: found {} records within {DECODERS_DIFFER} levels, expected 1",
+                jpegs.name(*i),
+                found.len()
+            );
         };
         assert!(std::mem::replace(&mut free[record], false), "{}: its record is taken", jpegs.name(*i));
         let off = stored[record].iter().zip(&image.pixels).map(|(a, b)| a.abs_diff(*b));
