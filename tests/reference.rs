@@ -4,7 +4,7 @@
 //!
 //! Every image goes through its network once; each of the tests compares everything there is about one network.
 
-#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+#![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

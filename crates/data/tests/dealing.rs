@@ -1,6 +1,6 @@
 //! Which part a sample belongs to and which node it is dealt to: by content, and every sample exactly once.
 
-#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+#![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,6 @@
 //! The parts of a run, read from every kind of file, and what is said when a file is not what it should be.
 
-#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+#![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -1,6 +1,6 @@
 //! Trained networks, cut at every tap they list: the one that ships with the demo, and those of the reference folder.
 
-#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+#![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What is refused, and what the message says.
 
-#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+#![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
 mod common;
 

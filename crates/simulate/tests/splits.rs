@@ -1,7 +1,7 @@
 //! With the network in the loop: which node holds a sample, and which thread meets it, cannot be seen in any merged
 //! table. On the digits and the network that ship.
 
-#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+#![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
 use std::path::Path;
 

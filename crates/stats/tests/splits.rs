@@ -1,7 +1,7 @@
 //! Any split of the same activations over any number of nodes, merged in any order and grouping: the same table, bit
 //! for bit. For every table that sums up activations.
 
-#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+#![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
 use exeunt_stats::{
     ExitShape, Floors, MomentsAccumulator, MomentsShape, RangeCounter, Scale, SpreadAccumulator, SpreadShape,
