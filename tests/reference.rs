@@ -60,6 +60,8 @@ struct Point {
 }
 
 type Arrays = NpzReader<File>;
+/// Pooled activations per exit, and the network's outputs.
+type Made = (Vec<Array2<f32>>, Array2<f32>);
 
 fn reference() -> PathBuf {
     PathBuf::from(std::env::var("EXEUNT_REFERENCE").expect("EXEUNT_REFERENCE names the reference's folder"))
@@ -115,13 +117,13 @@ impl Run {
         };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let share = indices.len().div_ceil(threads);
-        let made: Vec<(Vec<Array2<f32>>, Array2<f32>)> = std::thread::scope(|scope| {
+        let made: Vec<Made> = std::thread::scope(|scope| {
             let work = |share: &[usize]| share.chunks(BATCH).map(batch).collect::<Vec<_>>();
             let threads: Vec<_> =
                 indices.chunks(share).map(|share| scope.spawn(move || work(share))).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
-        let join = |of: &dyn Fn(&(Vec<Array2<f32>>, Array2<f32>)) -> ArrayView2<'_, f32>| {
+        let join = |of: &dyn Fn(&Made) -> ArrayView2<'_, f32>| {
             let views: Vec<_> = made.iter().map(of).collect();
             concatenate(Axis(0), &views).unwrap()
         };
