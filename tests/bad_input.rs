@@ -1,6 +1,8 @@
 //! What a person may do wrong, each with the exit code that `--help` names, a message that says what to change, and
 //! nothing on stdout.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they say what went wrong")]
+
 mod common;
 
 use std::fs;

@@ -3,6 +3,8 @@
 //! Merged tables depend on the samples and the program alone, so every one of these federations must end with the
 //! very bits of the same federation simulated in memory.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they say what went wrong")]
+
 mod common;
 
 use std::fs::File;
@@ -157,7 +159,7 @@ fn policies_reach_the_nodes(federation: &Federation, plan: &Plan) {
     refused.failed(4, &["1.5"]);
     let refused = federation.operator(&["policy", "set", "--thresholds", "off,off"]);
     refused.failed(4, &["2", "8"]);
-    let all_off = vec!["off"; 8].join(",");
+    let all_off = ["off"; 8].join(",");
     let text = federation.operator(&["policy", "set", "--thresholds", &all_off]).ok();
     assert!(text.contains("policy 2 of digits-1 is in force") && text.contains("cost 1.000"), "{text}");
 }

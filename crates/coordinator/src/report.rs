@@ -50,7 +50,7 @@ impl Core {
                     .collect(),
             };
             let described = seals.iter().zip(&asked).filter(|(_, query)| tells_of_nodes(query));
-            let curve = asked.iter().position(|query| on_evaluation(query));
+            let curve = asked.iter().position(on_evaluation);
             for ((id, seal), query) in described {
                 if on_evaluation(query) && curve != Some(id.0 as usize) {
                     continue;

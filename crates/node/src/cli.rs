@@ -320,7 +320,7 @@ pub fn load_inference(home: &Home) -> anyhow::Result<(Inference, PolicyInForce)>
     let network = Network::from_bytes(home.blob(policy.network)?)?;
     let heads = Arc::new(Heads::decode(&home.blob(policy.heads)?)?);
     let chosen: Policy = serde_json::from_slice(&home.blob(policy.policy)?).context("the policy")?;
-    Ok((Inference::new(spec, &network, &Tract::default(), heads, chosen)?, policy))
+    Ok((Inference::new(spec, &network, &Tract, heads, chosen)?, policy))
 }
 
 /// What was decided for one file, as `classify --json` prints it.

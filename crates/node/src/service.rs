@@ -65,7 +65,7 @@ enum Event {
     ControlEnded,
     Fetched(Digest),
     NotFetched(Digest, TransferError),
-    Answered(Job, Answer),
+    Answered(Box<Job>, Answer),
     Acknowledged(Contribution, exeunt_protocol::message::Ack),
     NotDelivered(Contribution, TransferError),
 }
@@ -94,7 +94,7 @@ pub async fn run(home: Home, stop: impl Future<Output = ()>) -> Result<(), Servi
         .spawn(move || {
             bench.work(&queue, |job, answer| {
                 // The service may be gone; then nobody wants the answer.
-                let _ = answers.blocking_send(Event::Answered(job, answer));
+                let _ = answers.blocking_send(Event::Answered(Box::new(job), answer));
             });
         })
         .map_err(ServiceError::Worker)?;
@@ -252,7 +252,7 @@ impl Service {
             newest: VERSION,
             name: self.settings.name.clone(),
             software: concat!("exeunt-node ", env!("CARGO_PKG_VERSION")).to_owned(),
-            engine: exeunt_network::Tract::default().to_string(),
+            engine: exeunt_network::Tract.to_string(),
         };
         control.send(&FromNode::Hello(hello)).await
     }
@@ -290,7 +290,7 @@ impl Service {
         self.machine.handle(input);
     }
 
-    fn answered(&mut self, job: Job, answer: Answer) -> Input {
+    fn answered(&mut self, job: Box<Job>, answer: Answer) -> Input {
         let key = (job.run.run, job.query.id);
         self.watches.remove(&key);
         let answer = match answer {

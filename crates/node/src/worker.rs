@@ -100,7 +100,7 @@ impl Bench {
         let mismatch = |error: &dyn std::error::Error| Refusal::ModelMismatch { what: chain(error) };
         let network = Network::from_bytes(network).map_err(|error| mismatch(&error))?;
         let parts = open_parts(&spec, &Workplace { data: &self.data, share: self.share })?;
-        let model = Model::load(spec, &network, &Tract::default())?;
+        let model = Model::load(spec, &network, &Tract)?;
         let session = Session::new(Arc::new(model), parts, self.threads);
         Ok(Kept { spec: run.spec.digest, session, margins: Margins::default(), heads: None, bad: 0 })
     }
