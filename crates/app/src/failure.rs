@@ -36,6 +36,11 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
     text
 }
 
+/// Whether the coordinator does not answer, so that asking again later may help.
+pub(crate) fn is_unreachable(error: &anyhow::Error) -> bool {
+    code(error) == UNREACHABLE
+}
+
 /// The exit code for an error, as `--help` lists them.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<ClientError>() {

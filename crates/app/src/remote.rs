@@ -15,7 +15,7 @@ use exeunt_protocol::run_file::{MAX_RUN_FILE_BYTES, RunFileError};
 use exeunt_protocol::spec::RunFile;
 
 use crate::cli::{Command, NodeCommand, PolicyCommand, RunCommand, SnapshotCommand, Wish};
-use crate::failure::BadInput;
+use crate::failure::{self, BadInput};
 use crate::show::{grid, right};
 use crate::{show, snapshot};
 
@@ -25,13 +25,13 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) fn run(home: &Home, command: Command) -> anyhow::Result<()> {
     crate::runtime()?.block_on(async {
         let client = OperatorClient::connect(home).await?;
-        let result = ask(&client, command).await;
+        let result = ask(home, &client, command).await;
         client.close().await;
         result
     })
 }
 
-async fn ask(client: &OperatorClient, command: Command) -> anyhow::Result<()> {
+async fn ask(home: &Home, client: &OperatorClient, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Token { valid, label, output } => token(client, valid, label, output.json).await,
         Command::Node { command: NodeCommand::List { output } } => nodes(client, output.json).await,
@@ -41,9 +41,9 @@ async fn ask(client: &OperatorClient, command: Command) -> anyhow::Result<()> {
             println!("node '{}' ({}) is shut out", node.status.name, node.short);
             Ok(())
         }
-        Command::Run { command } => runs(client, command).await,
+        Command::Run { command } => runs(home, client, command).await,
         Command::Policy { command: PolicyCommand::Set { run, wish, output } } => {
-            set_policy(client, run.as_deref(), &wish, output.json).await
+            set_policy(home, client, run.as_deref(), &wish, output.json).await
         }
         Command::Snapshot { command: SnapshotCommand::Export { run, out } } => {
             export(client, run.as_deref(), &out).await
@@ -143,13 +143,14 @@ async fn find_node(client: &OperatorClient, wanted: &str) -> anyhow::Result<Node
     }
 }
 
-async fn runs(client: &OperatorClient, command: RunCommand) -> anyhow::Result<()> {
+async fn runs(home: &Home, client: &OperatorClient, command: RunCommand) -> anyhow::Result<()> {
     match command {
         RunCommand::Start { file, network, output } => start(client, &file, network, output.json).await,
         RunCommand::List { output } => list(client, output.json).await,
         RunCommand::Show { run, wait, svg, output } => {
             let run = run_id(run.as_deref())?;
-            let report = if wait { wait_for(client, run).await? } else { show_run(client, run).await? };
+            let report =
+                if wait { wait_for(home, client, run).await? } else { show_run(client, run).await? };
             if output.json {
                 println!("{}", serde_json::to_string_pretty(&report)?);
             } else {
@@ -238,13 +239,22 @@ async fn show_run(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result
     }
 }
 
-async fn wait_for(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
+/// Looks until the run rests. A coordinator that restarts meanwhile is waited for.
+async fn wait_for(home: &Home, client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
     let bar = indicatif::ProgressBar::new_spinner();
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
     }
+    let mut again: Option<OperatorClient> = None;
     loop {
-        let report = show_run(client, run.clone()).await?;
+        let report = match show_run(again.as_ref().unwrap_or(client), run.clone()).await {
+            Err(error) if failure::is_unreachable(&error) => {
+                eprintln!("{}; waiting until it is back", failure::describe(&error));
+                again = Some(reconnect(home).await?);
+                continue;
+            }
+            report => report?,
+        };
         match &report.status.standing {
             Standing::Asking { name, query } => bar.set_message(format!(
                 "{name} ({query}): {} answers, waiting for {}",
@@ -262,7 +272,18 @@ async fn wait_for(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result
     }
 }
 
+async fn reconnect(home: &Home) -> anyhow::Result<OperatorClient> {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match OperatorClient::connect(home).await.map_err(anyhow::Error::from) {
+            Err(error) if failure::is_unreachable(&error) => {}
+            result => return result,
+        }
+    }
+}
+
 async fn set_policy(
+    home: &Home,
     client: &OperatorClient,
     run: Option<&str>,
     wish: &Wish,
@@ -282,7 +303,7 @@ async fn set_policy(
     let response = client.ask(&OperatorRequest::SetPolicy { run, wish }).await?;
     let OperatorResponse::Policy { run, version } = response else { return Err(unexpected()) };
     // It is in force at once; what it does on the evaluation part comes a moment later.
-    let report = wait_for(client, Some(run.clone())).await?;
+    let report = wait_for(home, client, Some(run.clone())).await?;
     let policy = report.status.policies.iter().find(|policy| policy.version == version);
     if json {
         println!("{}", serde_json::to_string_pretty(&policy)?);

@@ -194,7 +194,7 @@ fn nodes(text: &mut String, report: &RunReport) {
         "withheld classes",
         "second moments",
         "bare network",
-        "near cost 0.5",
+        "within a point",
         "sent",
         "received",
     ]);
@@ -206,8 +206,9 @@ fn nodes(text: &mut String, report: &RunReport) {
             (_, 0) => "all exits".to_owned(),
             (_, without) => format!("{} of {exits} exits", exits - without.min(exits)),
         };
-        let gap = |cost: f64| (cost - 0.5).abs();
-        let half = node.curve.iter().min_by(|a, b| gap(a.cost).total_cmp(&gap(b.cost)));
+        // The curve is in order of cost.
+        let floor = node.network_accuracy.map(|accuracy| accuracy - 0.01);
+        let near = node.curve.iter().find(|point| floor.is_some_and(|floor| point.accuracy >= floor));
         let sum = |bytes: fn(&exeunt_protocol::operator::QueryTraffic) -> u64| {
             size(node.traffic.iter().map(bytes).sum())
         };
@@ -217,10 +218,7 @@ fn nodes(text: &mut String, report: &RunReport) {
             withheld,
             second,
             node.network_accuracy.map_or_else(|| "–".to_owned(), percent),
-            half.map_or_else(
-                || "–".to_owned(),
-                |point| format!("{} at {:.2}", percent(point.accuracy), point.cost),
-            ),
+            near.map_or_else(|| "–".to_owned(), |point| format!("at cost {:.3}", point.cost)),
             sum(|traffic| traffic.up),
             sum(|traffic| traffic.down),
         ]);

@@ -253,6 +253,24 @@ mod tests {
         (weights, bias)
     }
 
+    /// Where activations lie far from 0 beside their deviations, products keep few digits of these; they must be
+    /// centred by the means of the very numbers that were multiplied.
+    #[test]
+    fn a_large_mean_does_not_blur_the_covariance() {
+        let (labels, z) = samples(3, 3000);
+        let z = z.mapv(|z| 10.0 + z / 100.0);
+        let heads = fitted(&labels, &z, true, Floors { min_count: 10, second_factor: 2 });
+        let linear = heads.exits()[0].whitened().unwrap();
+        let (weights, _) = textbook(&labels, &z);
+        let largest = weights.iter().fold(0.0_f64, |largest, w| largest.max(w.abs()));
+        for (found, expected) in linear.weights().iter().zip(&weights) {
+            assert!(
+                (f64::from(*found) - expected).abs() < 0.02 * largest,
+                "found {found}, expected {expected}"
+            );
+        }
+    }
+
     #[test]
     fn whitened_weights_are_those_of_the_textbook() {
         let (labels, z) = samples(1, 3000);

@@ -190,10 +190,10 @@ impl Query {
             }
             Self::Evaluate { policies, .. } => {
                 let wrong = |index, what: String| QueryError::Policy { index, what };
-                let checks = policies.iter().enumerate();
-                checks
-                    .map(|(i, policy)| policy.check(rules).map_err(|error| wrong(i, error.to_string())))
-                    .collect()
+                let mut policies = policies.iter().enumerate();
+                policies.try_for_each(|(i, policy)| {
+                    policy.check(rules).map_err(|error| wrong(i, error.to_string()))
+                })
             }
         }
     }

@@ -52,7 +52,7 @@ pub fn in_memory(plan: &Plan, progress: &mut dyn FnMut(&str, u64, u64)) -> Resul
 
     let parts =
         open_parts(&spec, &Workplace { data: &plan.data, share: None }).map_err(SimulateError::Node)?;
-    let model = Arc::new(Model::load(spec, &plan.network, &Tract::default()).map_err(SimulateError::Node)?);
+    let model = Arc::new(Model::load(spec, &plan.network, &Tract).map_err(SimulateError::Node)?);
     let deal = Share::new(0, plan.nodes, plan.partition, plan.seed);
     let deal =
         deal.ok_or_else(|| SimulateError::Content("a federation needs at least one node".to_owned()))?;
@@ -74,7 +74,7 @@ pub fn in_memory(plan: &Plan, progress: &mut dyn FnMut(&str, u64, u64)) -> Resul
             newest: VERSION,
             name,
             software: "simulated".to_owned(),
-            engine: Tract::default().to_string(),
+            engine: Tract.to_string(),
         };
         core.handle(now, CoordinatorInput::Connected { node: *node, hello });
     }

@@ -74,7 +74,7 @@ fn cell_of(largest: f32) -> usize {
 /// nothing about the scale.
 pub fn scale_for(range_cells: &[i64]) -> Scale {
     let bins = range_cells.iter().skip(1).take(RangeLayout::BINS);
-    let highest = bins.enumerate().filter(|(_, count)| **count > 0).last();
+    let highest = bins.enumerate().filter(|(_, count)| **count > 0).next_back();
     match highest {
         None => Scale::default(),
         // At most 127, and 127 − 64 fits.

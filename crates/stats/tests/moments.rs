@@ -98,6 +98,9 @@ fn oracle(samples: &Samples) -> Table {
             }
             for (i, factor) in factors.iter().enumerate() {
                 cells[at(format!("e{e}.{part}.sq")) + k] += factor * factor;
+                if e == 1 {
+                    cells[at("e1.paired.rest".to_owned()) + k * DIMS[e] + i] += terms[i] - (factor << 8);
+                }
                 for (j, other) in factors[..=i].iter().enumerate().filter(|_| e == 1) {
                     cells[at("e1.products".to_owned()) + i * (i + 1) / 2 + j] += factor * other;
                 }

@@ -4,7 +4,7 @@ use ndarray::ArrayView2;
 
 use super::MomentsPlan;
 use super::products::{CHUNK, Scratch};
-use super::quantise::{add_to_sums, squared_norm, to_factors};
+use super::quantise::{add_to_rests, add_to_sums, squared_norm, to_factors};
 use crate::batch::{self, AbsorbError, Admission, BatchError, Excluded, Rows, SetupError};
 use crate::shape::{MomentsCells, SumCells};
 use crate::{Floors, MomentsShape, Scale, Table};
@@ -165,7 +165,11 @@ impl MomentsAccumulator {
         let sq = &mut cells[target.sq.start + class];
         *sq = sq.checked_add(norm).ok_or(BatchError::Overflow)?;
         cells[target.n.start + class] += 1;
-        add_to_sums(&mut cells[target.sum.start + class * row.len()..][..row.len()], row, scale);
+        let of_class = class * row.len()..(class + 1) * row.len();
+        add_to_sums(&mut cells[target.sum.clone()][of_class.clone()], row, scale);
+        if let (true, Some(paired)) = (second, &self.cells.exits[exit].paired) {
+            add_to_rests(&mut cells[paired.rest.clone()][of_class], row, &waiting[before..], scale);
+        }
         if second && full {
             self.multiply(exit);
         }
@@ -245,6 +249,7 @@ impl MomentsAccumulator {
         if let Some(paired) = &exits[exit].paired {
             cells.copy_within(paired.sums.all(), exits[exit].alone.all().start);
             cells[paired.sums.all()].fill(0);
+            cells[paired.rest.clone()].fill(0);
             cells[paired.products.clone()].fill(0);
         }
     }

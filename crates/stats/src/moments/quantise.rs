@@ -39,6 +39,15 @@ pub(super) fn to_factors(row: &[f32], scale: Scale, factors: &mut Vec<i16>) {
     factors.extend(row.iter().map(|z| round_32(z * factor) as i16));
 }
 
+/// Adds to `rests` what rounding to factors left out of each term of a sum: `round(z · 2^sum_bits)` less the
+/// factor, both in units of `2^-sum_bits`.
+pub(super) fn add_to_rests(rests: &mut [i64], row: &[f32], factors: &[i16], scale: Scale) {
+    let factor = scale.sum_factor();
+    for ((rest, z), q) in rests.iter_mut().zip(row).zip(factors) {
+        *rest += round_64(f64::from(*z) * factor) - (i64::from(*q) << Scale::PRODUCT_SHORTER);
+    }
+}
+
 /// `Σ q²`. `None` when it leaves the range of `i64`, for which it takes more than 2³³ factors.
 pub(super) fn squared_norm(factors: &[i16]) -> Option<i64> {
     // A square is at most 2³⁰, so 2³⁰ of them fit.

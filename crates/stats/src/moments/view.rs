@@ -79,10 +79,15 @@ impl<'a> MomentsView<'a> {
         }
     }
 
-    /// Class sums over the samples that are in [`products`](Self::products), shape `[K·D]`, class-major, in
-    /// units of `2^-sum_bits`. Empty where the query asked for none.
-    pub fn paired_sum(&self, e: usize) -> &'a [i64] {
-        self.at.exits[e].paired.as_ref().map_or(&[], |paired| &self.cells[paired.sums.sum.clone()])
+    /// Class sums of the numbers that were multiplied for [`products`](Self::products), shape `[K·D]`,
+    /// class-major, in units of `2^-sum_bits`. Empty where the query asked for none.
+    pub fn paired_sum(&self, e: usize) -> Vec<i64> {
+        let Some(paired) = &self.at.exits[e].paired else { return Vec::new() };
+        let sums = &self.cells[paired.sums.sum.clone()];
+        sums.iter()
+            .zip(&self.cells[paired.rest.clone()])
+            .map(|(sum, rest)| sum.saturating_sub(*rest))
+            .collect()
     }
 
     /// `G_e`: lower triangle of the second moment at exit `e`, row-major, `D(D+1)/2` cells, in units of
@@ -152,6 +157,7 @@ mod tests {
             ("e0.paired.n", 0, 3),
             ("e0.paired.sum", 1, -8),
             ("e0.paired.sq", 0, 5),
+            ("e0.paired.rest", 1, 3),
             ("e0.products", 2, 9),
             ("excluded.non_finite", 0, 1),
             ("excluded.out_of_scale", 0, 2),
@@ -163,7 +169,7 @@ mod tests {
         assert_eq!(view.squares(0), [12, 0]);
         assert_eq!(view.means(0, &Scale::new(2)), ndarray::array![[0.0, 2.0], [0.0, 0.0]]);
         assert_eq!(view.paired_count(0), [3, 0]);
-        assert_eq!(view.paired_sum(0), [0, -8, 0, 0]);
+        assert_eq!(view.paired_sum(0), [0, -11, 0, 0]);
         assert_eq!(view.products(0), [0, 0, 9]);
         assert_eq!(
             (view.paired_count(1), view.paired_sum(1).len(), view.products(1).len()),

@@ -34,15 +34,20 @@ impl ExitShape {
 ///
 /// Sections of exit `e`, with `K` classes and `D` numbers:
 /// `e{e}.alone.n[K]`, `e{e}.alone.sum[K·D]` (class-major), `e{e}.alone.sq[K]`; where second moments are
-/// asked for also `e{e}.paired.n[K]`, `e{e}.paired.sum[K·D]`, `e{e}.paired.sq[K]` and
-/// `e{e}.products[D(D+1)/2]` (lower triangle, row-major). Then, once, `excluded.non_finite[1]`,
-/// `excluded.out_of_scale[1]`, `withheld_classes[1]`.
+/// asked for also `e{e}.paired.n[K]`, `e{e}.paired.sum[K·D]`, `e{e}.paired.sq[K]`,
+/// `e{e}.paired.rest[K·D]` and `e{e}.products[D(D+1)/2]` (lower triangle, row-major). Then, once,
+/// `excluded.non_finite[1]`, `excluded.out_of_scale[1]`, `withheld_classes[1]`.
 ///
 /// A node that sends second moments for an exit puts its class sums in `paired`, any other in `alone`;
 /// the unused part is zero and packs to almost nothing. Class means come from both, the covariance from
 /// `paired` and `products` alone, so that all of it is over the same samples.
 ///
-/// Units: sums in `2^-sum_bits` of the exit's [`Scale`](crate::Scale), squared norms and products in
+/// `rest` is what the coarser rounding of the products' factors left out of the sums: `sum − rest` is the
+/// sum of the very numbers that were multiplied. Only with that does `G − Σ n μ μᵀ` centre the products
+/// exactly; where a mean is large beside the deviation from it, a mean of the finer sums would be off by
+/// more than the variance.
+///
+/// Units: sums and rests in `2^-sum_bits` of the exit's [`Scale`](crate::Scale), squared norms and products in
 /// `2^(-2·product_bits)`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +73,7 @@ impl MomentsShape {
             sections.extend(sums(e, "alone", exit.dim));
             if exit.second {
                 sections.extend(sums(e, "paired", exit.dim));
+                sections.push((format!("e{e}.paired.rest"), self.classes.saturating_mul(exit.dim)));
                 sections.push((format!("e{e}.products"), exit.triangle()));
             }
         }
@@ -97,6 +103,7 @@ impl ExitCells {
 #[derive(Clone, Debug)]
 pub(crate) struct PairedCells {
     pub(crate) sums: SumCells,
+    pub(crate) rest: Range<usize>,
     pub(crate) products: Range<usize>,
 }
 
@@ -145,6 +152,7 @@ impl MomentsCells {
                 alone: sums(&mut take, exit.dim),
                 paired: exit.second.then(|| PairedCells {
                     sums: sums(&mut take, exit.dim),
+                    rest: take(shape.classes.saturating_mul(exit.dim)),
                     products: take(exit.triangle()),
                 }),
             })
@@ -174,7 +182,7 @@ mod tests {
             exits: vec![ExitShape { dim: 4, second: false }, ExitShape { dim: 5, second: true }],
         }
         .layout();
-        assert_eq!(layout.cells(), (3 + 12 + 3) + 2 * (3 + 15 + 3) + 15 + 3);
+        assert_eq!(layout.cells(), (3 + 12 + 3) + 2 * (3 + 15 + 3) + 15 + 15 + 3);
         assert_eq!(layout.range("e0.alone.sum"), Some(3..15));
         assert_eq!(layout.range("e0.products"), None);
         assert_eq!(layout.range("e1.products").map(|r| r.len()), Some(15));
@@ -200,6 +208,7 @@ mod tests {
             assert_eq!(exit.paired.is_some(), range("products").is_some());
             if let Some(paired) = &exit.paired {
                 same("paired", &paired.sums);
+                assert_eq!(range("paired.rest"), Some(paired.rest.clone()));
                 assert_eq!(range("products"), Some(paired.products.clone()));
             }
         }
