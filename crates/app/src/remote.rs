@@ -48,12 +48,13 @@ async fn ask(client: &OperatorClient, command: Command) -> anyhow::Result<()> {
         Command::Snapshot { command: SnapshotCommand::Export { run, out } } => {
             export(client, run.as_deref(), &out).await
         }
+        Command::Export(arguments) => crate::export::export(client, &arguments).await,
         // The others never get here: `main` runs them without a coordinator.
         _ => Err(unexpected()),
     }
 }
 
-fn unexpected() -> anyhow::Error {
+pub(crate) fn unexpected() -> anyhow::Error {
     anyhow::anyhow!("the coordinator gave an unexpected answer: is it another version?")
 }
 
@@ -169,7 +170,7 @@ async fn runs(client: &OperatorClient, command: RunCommand) -> anyhow::Result<()
     }
 }
 
-fn run_id(text: Option<&str>) -> anyhow::Result<Option<RunId>> {
+pub(crate) fn run_id(text: Option<&str>) -> anyhow::Result<Option<RunId>> {
     let parse = |text: &str| text.parse().map_err(|error| BadInput(format!("{error}")));
     Ok(text.map(parse).transpose()?)
 }
@@ -229,7 +230,7 @@ async fn list(client: &OperatorClient, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn show_run(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
+pub(crate) async fn show_run(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
     match client.ask(&OperatorRequest::Show { run }).await? {
         OperatorResponse::Show(report) => Ok(*report),
         _ => Err(unexpected()),
@@ -272,7 +273,9 @@ async fn set_policy(
         Wish { max_drop: Some(points), .. } => PolicyRequest::MaxDrop(*points),
         Wish { thresholds: Some(list), .. } => PolicyRequest::Thresholds(thresholds(list)?),
         _ => {
-            return Err(BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into());
+            return Err(
+                BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into()
+            );
         }
     };
     let response = client.ask(&OperatorRequest::SetPolicy { run, wish }).await?;
