@@ -142,10 +142,10 @@ fn policies_reach_the_nodes(federation: &Federation, plan: &Plan) {
         assert_eq!((&verdict["file"], &verdict["policy_version"]), (&json!(path), &json!(1)));
         right += u32::from(verdict["class_id"] == json!(label));
         let cost = verdict["cost"].as_f64().unwrap();
-        match verdict["exit"].as_str() {
-            Some(exit) => {
+        match verdict["tap"].as_str() {
+            Some(tap) => {
                 early += 1;
-                assert!(taps.contains(&exit) && cost < 1.0, "{verdict}");
+                assert!(taps.contains(&tap) && cost < 1.0, "{verdict}");
             }
             None => assert!(cost >= 1.0, "{verdict}"),
         }
@@ -153,7 +153,7 @@ fn policies_reach_the_nodes(federation: &Federation, plan: &Plan) {
     assert!(right >= 34, "{right} of 40 right");
     assert!(early >= 10, "{early} of 40 left early");
     let text = federation.node(3, &["classify", files[0]]).ok();
-    assert!(text.lines().count() == 2 && text.contains("left at") && text.contains("image-0.png"), "{text}");
+    assert!(text.lines().count() == 1 && text.contains("margin") && text.contains("image-0.png"), "{text}");
 
     let refused = federation.operator(&["policy", "set", "--fraction", "1.5"]);
     refused.failed(4, &["1.5"]);

@@ -78,6 +78,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SnapshotCommand,
     },
+    /// Write a run's network with its exits and the policy in force as one ONNX model, for any ONNX Runtime
+    Export(ExportArgs),
     /// List the places where a network can be left
     Inspect {
         /// ONNX file
@@ -179,6 +181,21 @@ pub(crate) enum SnapshotCommand {
         #[arg(long, short, default_value = "snapshot.npz", value_name = "FILE")]
         out: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Run id; the newest if none is given
+    pub(crate) run: Option<String>,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) onnx: PathBuf,
+    /// Build in the exits that the policy leaves off as well: no sample leaves there until the model's user lowers
+    /// their threshold, but every sample pays for asking
+    #[arg(long)]
+    pub(crate) all_exits: bool,
+    #[command(flatten)]
+    pub(crate) output: Json,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use exeunt_data::{Partition, Reader};
-use exeunt_node::cli::load_inference;
+use exeunt_node::cli::load_ready;
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse, RunReport};
 use exeunt_simulate::{LocalFederation, NodePlace, Plan};
 use tokio::process::{Child, Command};
@@ -111,19 +111,19 @@ async fn classify(plan: &Plan, place: &NodePlace, report: &RunReport) -> anyhow:
         anyhow::ensure!(Instant::now() < deadline, "{} did not receive the policy", place.name);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let (inference, policy) = load_inference(&home)?;
-    let spec = inference.spec();
+    let ready = load_ready(&home)?;
+    let spec = ready.inference.spec();
     let samples =
         Reader::new(&plan.data, &spec.data, spec.seed, &spec.classes).part(&spec.data.evaluation)?;
     println!(
         "{} images of the evaluation part with policy {}, as {} has it:",
         samples.len(),
-        policy.version,
+        ready.policy.version,
         place.name
     );
     let (mut cost, mut right, mut early) = (0.0, 0, 0);
     for i in 0..samples.len() {
-        let verdict = inference.classify(&samples.load(i)?, &samples.name(i))?;
+        let verdict = ready.inference.classify(&samples.load(i)?, &samples.name(i))?;
         cost += verdict.cost;
         right += usize::from(verdict.class == samples.labels()[i]);
         early += usize::from(verdict.exit.is_some());

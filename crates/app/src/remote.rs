@@ -48,12 +48,13 @@ async fn ask(home: &Home, client: &OperatorClient, command: Command) -> anyhow::
         Command::Snapshot { command: SnapshotCommand::Export { run, out } } => {
             export(client, run.as_deref(), &out).await
         }
+        Command::Export(arguments) => crate::export::export(client, &arguments).await,
         // The others never get here: `main` runs them without a coordinator.
         _ => Err(unexpected()),
     }
 }
 
-fn unexpected() -> anyhow::Error {
+pub(crate) fn unexpected() -> anyhow::Error {
     anyhow::anyhow!("the coordinator gave an unexpected answer: is it another version?")
 }
 
@@ -170,7 +171,7 @@ async fn runs(home: &Home, client: &OperatorClient, command: RunCommand) -> anyh
     }
 }
 
-fn run_id(text: Option<&str>) -> anyhow::Result<Option<RunId>> {
+pub(crate) fn run_id(text: Option<&str>) -> anyhow::Result<Option<RunId>> {
     let parse = |text: &str| text.parse().map_err(|error| BadInput(format!("{error}")));
     Ok(text.map(parse).transpose()?)
 }
@@ -232,7 +233,7 @@ async fn list(client: &OperatorClient, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn show_run(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
+pub(crate) async fn show_run(client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
     match client.ask(&OperatorRequest::Show { run }).await? {
         OperatorResponse::Show(report) => Ok(*report),
         _ => Err(unexpected()),

@@ -36,12 +36,14 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ),
 ];
 
-/// Libraries that belong in few places: quinn and rustls to `link`, engines to `network`, windows to no headless crate.
-const CONFINED: [(&str, &[&str]); 8] = [
+/// Libraries that belong in few places: quinn and rustls to `link`, engines to `network`, HTTP to `node`, windows to no
+/// headless crate.
+const CONFINED: [(&str, &[&str]); 9] = [
     ("quinn", &["exeunt-link"]),
     ("rustls", &["exeunt-link"]),
     ("rcgen", &["exeunt-link"]),
     ("tract-onnx", &["exeunt-network"]),
+    ("hyper", &["exeunt-node"]),
     ("redb", &["exeunt-store"]),
     ("image", &["exeunt-data"]),
     ("egui", &["exeunt-dashboard", "exeunt"]),

@@ -215,6 +215,7 @@ impl Core {
         }
         Ok(Some(SnapshotNames {
             run: run.clone(),
+            spec: entry.options.spec.digest,
             heads,
             classes: entry.context.class_names.clone(),
             taps: entry.context.exits.iter().map(|exit| exit.tap.clone()).collect(),

@@ -205,7 +205,7 @@ fn segment(graph: &DataGraph, steps: &[Step], input: TensorInfo, output: TensorI
     Segment { model: model.encode_to_vec(), input, output, macs: steps.iter().map(|step| step.macs).sum() }
 }
 
-fn value_info(info: &TensorInfo) -> pb::ValueInfoProto {
+pub(crate) fn value_info(info: &TensorInfo) -> pb::ValueInfoProto {
     let dim = |size: usize| Dimension {
         // Shapes were checked to have far fewer elements than that.
         value: Some(dimension::Value::DimValue(i64::try_from(size).unwrap_or(i64::MAX))),

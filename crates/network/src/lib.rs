@@ -43,6 +43,7 @@
 mod constants;
 mod cut;
 mod engine;
+mod export;
 mod external;
 mod facts;
 mod graph;
@@ -58,6 +59,7 @@ mod tract;
 
 pub use cut::{CutError, Segment};
 pub use engine::{Engine, EngineError, Runner};
+pub use export::{BuiltInExit, ExportError, MAX_BUILT_IN_EXITS, Scores};
 pub use info::TensorInfo;
 pub use kind::FileKind;
 pub use load::LoadError;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use exeunt_stats::{Digest, Macs};
 
 use crate::cut::{self, CutError, Segment};
+use crate::export::{self, BuiltInExit, ExportError};
 use crate::graph::{self, DataGraph};
 use crate::info::TensorInfo;
 use crate::load::{self, LoadError};
@@ -118,6 +119,30 @@ impl Network {
     /// # Errors
     /// When a name is no cut point, comes twice, or is out of order.
     pub fn cut(&self, taps: &[&str]) -> Result<Vec<Segment>, CutError> {
+        Ok(cut::segments(&self.0.graph, self.cuts(taps)?))
+    }
+
+    /// One ONNX model that holds the network, `exits` (in the order they are reached) and their thresholds, for a
+    /// batch of one. Its input is the network's. Its outputs are `scores` (`[1, K]`, floats; `-∞` for a class without
+    /// scores), `class` (`[1]`, 64-bit), `exit` (`[1]`, 64-bit: the number of the exit the sample left by, 0 if it left
+    /// nowhere) and `margin` (`[1]`, double). The input `threshold_N` (`[1]`, double) overrides the threshold of exit
+    /// number `N`; it may be left out.
+    ///
+    /// What a sample does not reach is not computed. `metadata` goes into the model's properties, with `batch` = 1.
+    ///
+    /// # Errors
+    /// When the exits do not fit the network, or a name is taken.
+    pub fn with_exits(
+        &self,
+        exits: &[BuiltInExit],
+        metadata: &[(String, String)],
+    ) -> Result<Vec<u8>, ExportError> {
+        let taps: Vec<&str> = exits.iter().map(|exit| exit.tap.as_str()).collect();
+        export::build(&self.0.graph, &self.cuts(&taps)?, exits, metadata)
+    }
+
+    /// The steps after which to cut at `taps`, and what is there.
+    fn cuts(&self, taps: &[&str]) -> Result<Vec<(usize, TensorInfo)>, CutError> {
         let mut cuts: Vec<(usize, TensorInfo)> = Vec::with_capacity(taps.len());
         for name in taps {
             let tap = (*name).to_owned();
@@ -135,7 +160,7 @@ impl Network {
                 _ => cuts.push((step, TensorInfo { name: tap, shape: self.0.taps[index].shape.clone() })),
             }
         }
-        Ok(cut::segments(&self.0.graph, cuts))
+        Ok(cuts)
     }
 }
 

@@ -1,23 +1,21 @@
 //! The command line of `exeunt-node`.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use exeunt_data::{Image, Share};
-use exeunt_exits::{Heads, Policy};
+use exeunt_data::Share;
 use exeunt_link::Token;
-use exeunt_network::{Network, Tract};
 use exeunt_protocol::message::Activity;
-use exeunt_protocol::spec::RunSpec;
 use serde::Serialize;
 
+use crate::classify::{self, Form};
 use crate::home::{Home, NodeReport, NodeSettings, PolicyInForce};
-use crate::infer::Inference;
+use crate::serve::{self, Limits, Ready, Server};
 use crate::service::ServiceError;
 
 /// A device of an exeunt federation: answers queries over its own data, and classifies early.
@@ -62,22 +60,47 @@ enum Command {
         threads: Option<u16>,
     },
     /// Run until stopped; reconnects by itself
-    Start,
+    Start {
+        /// Answer inference requests there as well; see `serve`
+        #[arg(long, env = "EXEUNT_HTTP", value_name = "ADDR:PORT")]
+        http: Option<SocketAddr>,
+        #[command(flatten)]
+        options: HttpOptions,
+    },
     /// What the node is doing
     Status {
         /// One JSON document instead of lines (docs/json.md)
         #[arg(long)]
         json: bool,
     },
-    /// Classify image files with the policy in force
+    /// Classify images with the policy in force
     Classify {
-        /// JPEG or PNG files
+        /// JPEG or PNG files, folders of them, or - for paths on standard input, one a line
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// One JSON object per file and line instead of a table (docs/json.md)
+        /// One JSON object per line instead of a table (docs/json.md)
         #[arg(long)]
         json: bool,
     },
+    /// Answer inference requests over HTTP (Open Inference Protocol v2) with the policy in force, until stopped
+    Serve {
+        /// Where to listen; there is no authentication
+        #[arg(long, env = "EXEUNT_HTTP", default_value = "127.0.0.1:8000", value_name = "ADDR:PORT")]
+        http: SocketAddr,
+        #[command(flatten)]
+        options: HttpOptions,
+    },
+}
+
+/// How requests over HTTP are answered.
+#[derive(Debug, clap::Args)]
+struct HttpOptions {
+    /// What the model is called in requests; default: the run's id
+    #[arg(long, env = "EXEUNT_MODEL", value_name = "NAME")]
+    model: Option<String>,
+    /// Requests to compute at once; default: one per core
+    #[arg(long = "http-threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
 }
 
 /// Exit code for wrong input.
@@ -104,9 +127,12 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Join { token, data, name, share, threads } => {
             join(&home, &token, &data, name, share, threads)
         }
-        Command::Start => start(home),
+        Command::Start { http, options } => start(home, http, options),
         Command::Status { json } => status(&home, json),
-        Command::Classify { files, json } => classify(&home, &files, json),
+        Command::Classify { files, json } => {
+            classify(&home, &files, if json { Form::Json } else { Form::Text })
+        }
+        Command::Serve { http, options } => serve(home, http, options),
     };
     match result {
         Ok(code) => code,
@@ -223,9 +249,25 @@ fn host_name() -> String {
     if name.trim().is_empty() { "node".to_owned() } else { name.trim().to_owned() }
 }
 
-fn start(home: Home) -> anyhow::Result<ExitCode> {
-    runtime()?.block_on(crate::service::run(home, stop_signal()))?;
-    Ok(ExitCode::SUCCESS)
+fn start(home: Home, http: Option<SocketAddr>, options: HttpOptions) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        let Some(http) = http else {
+            crate::service::run(home, stop_signal()).await?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        let (server, follower) = listen(&home, http, options).await?;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let served = tokio::spawn(server.run(async {
+            // Dropped without a word is a wish to stop, too.
+            let _ = stopped.await;
+        }));
+        let result = crate::service::run(home, stop_signal()).await;
+        drop(stop);
+        served.await?;
+        follower.abort();
+        result?;
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// Resolves when the process is asked to stop.
@@ -311,81 +353,58 @@ fn is_alive(pid: u32) -> bool {
 ///
 /// # Errors
 /// When no policy has been received, or something in the cache is gone.
-pub fn load_inference(home: &Home) -> anyhow::Result<(Inference, PolicyInForce)> {
-    let policy = home.policy()?.context(
-        "this node has no policy yet: run it with `exeunt-node start`, and set one with `exeunt policy set`",
-    )?;
-    let spec: RunSpec =
-        serde_json::from_slice(&home.blob(policy.spec)?).context("the run's specification")?;
-    let network = Network::from_bytes(home.blob(policy.network)?)?;
-    let heads = Arc::new(Heads::decode(&home.blob(policy.heads)?)?);
-    let chosen: Policy = serde_json::from_slice(&home.blob(policy.policy)?).context("the policy")?;
-    Ok((Inference::new(spec, &network, &Tract, heads, chosen)?, policy))
-}
-
-/// What was decided for one file, as `classify --json` prints it.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    file: &'a Path,
-    class: &'a str,
-    class_id: u32,
-    exit: Option<&'a str>,
-    margin: f64,
-    cost: f64,
-    policy_version: u32,
-}
-
-fn classify(home: &Home, files: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
-    home.settings()?;
-    let (inference, policy) = load_inference(home)?;
-    let mut failed = false;
-    let files_wide =
-        files.iter().map(|file| file.display().to_string().chars().count()).max().unwrap_or(0).max(4);
-    let classes = &inference.spec().classes;
-    let classes_wide = classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(5);
-    let row = |file: &str, class: &str, left: &str, margin: &str, cost: &str| {
-        println!("{file:files_wide$}  {class:classes_wide$}  {left:13}  {margin:>8}  {cost:>6}");
+pub fn load_ready(home: &Home) -> anyhow::Result<Ready> {
+    let Some(policy) = home.policy()? else {
+        // A folder without a node is another matter.
+        home.settings()?;
+        anyhow::bail!(
+            "this node has no policy yet: run it with `exeunt-node start`, and set one with `exeunt policy set`"
+        );
     };
-    if !json {
-        row("file", "class", "left at", "margin", "cost");
+    Ok(Ready::load(home, policy, None)?)
+}
+
+fn classify(home: &Home, places: &[PathBuf], form: Form) -> anyhow::Result<ExitCode> {
+    let ready = load_ready(home)?;
+    let (stdin, stdout, stderr) =
+        (std::io::stdin().lock(), std::io::stdout().lock(), std::io::stderr().lock());
+    let bad = classify::classify(&ready, places, stdin, form, stdout, stderr)?;
+    Ok(if bad > 0 { ExitCode::from(BAD_INPUT) } else { ExitCode::SUCCESS })
+}
+
+fn serve(home: Home, http: SocketAddr, options: HttpOptions) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        let (server, follower) = listen(&home, http, options).await?;
+        server.run(stop_signal()).await;
+        follower.abort();
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// A server, and the task that keeps it at the policy in force.
+async fn listen(
+    home: &Home,
+    http: SocketAddr,
+    options: HttpOptions,
+) -> anyhow::Result<(Server, tokio::task::JoinHandle<()>)> {
+    let (sender, live) = tokio::sync::watch::channel(None);
+    let threads = options.threads.map_or_else(cores, usize::from);
+    let limits = Limits { threads, ..Limits::default() };
+    let server = Server::bind(http, live, options.model, limits);
+    let server = server.await.with_context(|| format!("--http {http}: cannot listen there"))?;
+    let address = server.address();
+    eprintln!("inference at http://{address}/v2, metrics at http://{address}/metrics");
+    if !address.ip().is_loopback() {
+        tracing::warn!("anybody who reaches {address} can ask: there is no authentication");
     }
-    for file in files {
-        let name = file.display().to_string();
-        let verdict = std::fs::read(file)
-            .with_context(|| name.clone())
-            .and_then(|bytes| Ok(inference.classify(&Image::decode(&bytes, &name)?, &name)?));
-        match verdict {
-            Ok(verdict) => {
-                let spec = inference.spec();
-                let line = Line {
-                    file,
-                    class: spec.classes.get(verdict.class as usize).map_or("", String::as_str),
-                    class_id: verdict.class,
-                    exit: verdict.exit.map(|e| spec.exits[e].tap.as_str()),
-                    margin: verdict.margin,
-                    cost: verdict.cost,
-                    policy_version: policy.version,
-                };
-                if json {
-                    println!("{}", serde_json::to_string(&line)?);
-                } else {
-                    let left = verdict.exit.map_or("whole network".to_owned(), |e| format!("exit {}", e + 1));
-                    row(
-                        &name,
-                        line.class,
-                        &left,
-                        &format!("{:.2}", line.margin),
-                        &format!("{:.3}", line.cost),
-                    );
-                }
-            }
-            Err(error) => {
-                failed = true;
-                eprintln!("error: {error:#}");
-            }
-        }
+    if home.policy()?.is_none() {
+        tracing::warn!("no policy has come yet; requests are answered once one has");
     }
-    Ok(if failed { ExitCode::from(BAD_INPUT) } else { ExitCode::SUCCESS })
+    Ok((server, tokio::spawn(serve::follow(home.clone(), sender))))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use exeunt_data::{Image, Preprocess};
-use exeunt_exits::{CostModel, Heads, Policy, Rule};
-use exeunt_network::{Engine, Network, Segments, Tap};
+use exeunt_exits::{CostModel, Decision, Heads, Policy, Rule};
+use exeunt_network::{Engine, Network, Segments, Tap, TensorInfo};
 use exeunt_protocol::spec::RunSpec;
 use exeunt_stats::Macs;
 use ndarray::{Array2, ArrayView2, Axis};
@@ -52,11 +52,19 @@ pub struct Verdict {
     pub cost: f64,
 }
 
+impl Verdict {
+    /// The margin as a probability, for showing (see [`Decision::confidence`]).
+    pub fn confidence(&self) -> f64 {
+        Decision { class: self.class, margin: self.margin }.confidence()
+    }
+}
+
 /// A network with its exits and a policy, ready to classify.
 #[derive(Debug)]
 pub struct Inference {
-    spec: RunSpec,
-    segments: Segments,
+    spec: Arc<RunSpec>,
+    input: TensorInfo,
+    segments: Arc<Segments>,
     preprocess: Preprocess,
     heads: Arc<Heads>,
     policy: Policy,
@@ -75,21 +83,7 @@ impl Inference {
         heads: Arc<Heads>,
         policy: Policy,
     ) -> Result<Self, InferError> {
-        let exits = spec.exits.len();
-        for (what, found) in
-            [("exits of the policy", policy.exits.len()), ("exits of the snapshot", heads.len())]
-        {
-            if found != exits {
-                return Err(InferError::Mismatch { what, found, expected: exits });
-            }
-        }
-        for (e, rule) in
-            policy.exits.iter().enumerate().filter_map(|(e, rule)| Some((e, rule.as_ref()?.rule)))
-        {
-            if !heads.has(e, rule) {
-                return Err(InferError::Rule { tap: spec.exits[e].tap.clone(), rule });
-            }
-        }
+        check(&spec, &heads, &policy)?;
         let boxed = |error: Box<dyn std::error::Error + Send + Sync>| InferError::Network(error);
         let taps: Vec<&str> = spec.exits.iter().map(|exit| exit.tap.as_str()).collect();
         // Fails on a tap that is none, so that every one is found below.
@@ -101,7 +95,35 @@ impl Inference {
             head: spec.exits.iter().map(|exit| Macs::new((spec.classes.len() * exit.dim) as u64)).collect(),
         };
         let preprocess = Preprocess::new(&spec.input).map_err(InferError::Image)?;
-        Ok(Self { spec, segments, preprocess, heads, policy, cost })
+        let (spec, input, segments) = (Arc::new(spec), network.input().clone(), Arc::new(segments));
+        Ok(Self { spec, input, segments, preprocess, heads, policy, cost })
+    }
+
+    /// The same network with another policy, or another snapshot of the same run. The network is not loaded again.
+    ///
+    /// # Errors
+    /// When snapshot and policy do not fit it.
+    pub fn with_policy(&self, heads: Arc<Heads>, policy: Policy) -> Result<Self, InferError> {
+        check(&self.spec, &heads, &policy)?;
+        Ok(Self {
+            spec: Arc::clone(&self.spec),
+            input: self.input.clone(),
+            segments: Arc::clone(&self.segments),
+            preprocess: self.preprocess.clone(),
+            heads,
+            policy,
+            cost: self.cost.clone(),
+        })
+    }
+
+    /// What the network takes: one sample.
+    pub fn input(&self) -> &TensorInfo {
+        &self.input
+    }
+
+    /// The snapshot it decides with.
+    pub fn heads(&self) -> &Arc<Heads> {
+        &self.heads
     }
 
     /// What the run is.
@@ -198,4 +220,21 @@ impl Inference {
             });
         }
     }
+}
+
+/// Whether snapshot and policy fit the run.
+fn check(spec: &RunSpec, heads: &Heads, policy: &Policy) -> Result<(), InferError> {
+    let exits = spec.exits.len();
+    for (what, found) in [("exits of the policy", policy.exits.len()), ("exits of the snapshot", heads.len())]
+    {
+        if found != exits {
+            return Err(InferError::Mismatch { what, found, expected: exits });
+        }
+    }
+    for (e, rule) in policy.exits.iter().enumerate().filter_map(|(e, rule)| Some((e, rule.as_ref()?.rule))) {
+        if !heads.has(e, rule) {
+            return Err(InferError::Rule { tap: spec.exits[e].tap.clone(), rule });
+        }
+    }
+    Ok(())
 }

@@ -3,14 +3,17 @@
 //! * [`Model`] and [`Session`]: a run's network and this node's samples; [`Session::answer`] turns a query into an
 //!   integer table.
 //! * [`Inference`]: segments, exits and a policy; easy inputs leave early.
+//! * [`serve`]: inference for applications, over HTTP.
 //! * [`run`]: the service that keeps a connection and performs what the state machine of
 //!   [`exeunt_protocol::node`] wants. [`Home`] is its folder.
 //! * [`cli`]: the command line of `exeunt-node`, which the demo runs under another name.
 
 mod answer;
+mod classify;
 pub mod cli;
 mod home;
 mod infer;
+pub mod serve;
 mod service;
 mod session;
 mod transfer;

@@ -226,6 +226,8 @@ pub struct QueryTraffic {
 pub struct SnapshotNames {
     /// The run.
     pub run: RunId,
+    /// Its specification, as nodes receive it.
+    pub spec: Digest,
     /// The heads: class means, spreads, whitened weights.
     pub heads: Digest,
     /// Class names in order.

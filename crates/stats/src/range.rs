@@ -74,7 +74,7 @@ fn cell_of(largest: f32) -> usize {
 /// nothing about the scale.
 pub fn scale_for(range_cells: &[i64]) -> Scale {
     let bins = range_cells.iter().skip(1).take(RangeLayout::BINS);
-    let highest = bins.enumerate().filter(|(_, count)| **count > 0).next_back();
+    let highest = bins.enumerate().rfind(|(_, count)| **count > 0);
     match highest {
         None => Scale::default(),
         // At most 127, and 127 − 64 fits.
