@@ -17,8 +17,16 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
+    /// Open the window on a coordinator elsewhere: the folder of an operator's identity, or its name below the
+    /// configuration folder
+    #[arg(long, value_name = "DIR_OR_NAME")]
+    pub(crate) connect: Option<String>,
+    /// Start the demo in the window, save pictures of every page here, and end
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub(crate) screenshot: Option<PathBuf>,
+    /// Without a command, the window opens
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
