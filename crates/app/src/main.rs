@@ -36,7 +36,9 @@ fn main() -> ExitCode {
     let lines = start_logging(&cli.common);
     let home = Home::new(cli.common.home.clone().unwrap_or_else(default_home));
     let Cli { connect, screenshot, command, .. } = cli;
-    let window = |demo| window::open(window::Options { home: home.clone(), connect, demo, pictures: screenshot, lines });
+    let window = |demo| {
+        window::open(window::Options { home: home.clone(), connect, demo, pictures: screenshot, lines })
+    };
     let result = match command {
         None => window(false),
         Some(Command::Demo(arguments)) if !arguments.headless => window(true),

@@ -272,7 +272,9 @@ async fn set_policy(
         Wish { max_drop: Some(points), .. } => PolicyRequest::MaxDrop(*points),
         Wish { thresholds: Some(list), .. } => PolicyRequest::Thresholds(thresholds(list)?),
         _ => {
-            return Err(BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into());
+            return Err(
+                BadInput("say which policy: --fraction, --max-drop or --thresholds".to_owned()).into()
+            );
         }
     };
     let response = client.ask(&OperatorRequest::SetPolicy { run, wish }).await?;

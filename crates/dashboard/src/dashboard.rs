@@ -101,6 +101,10 @@ impl Dashboard {
         let ctx = ui.ctx().clone();
         if !std::mem::replace(&mut self.dressed, true) {
             theme::install(&ctx);
+            ctx.set_theme(self.settings.scheme.preference());
+            // Fonts are there from the next frame on.
+            ctx.request_repaint();
+            return;
         }
         ctx.set_theme(self.settings.scheme.preference());
         let scale = self.settings.scale.clamp(*SCALES.start(), *SCALES.end());

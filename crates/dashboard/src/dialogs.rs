@@ -57,7 +57,7 @@ impl TokenDialog {
         commands: &mut Commands,
     ) -> bool {
         let mut close = false;
-        let response = egui::Modal::new(egui::Id::unique("token")).show(ctx, |ui| {
+        let response = widgets::modal(ctx, "token").show(ctx, |ui| {
             ui.set_width(440.0);
             ui.heading("Add a node");
             ui.label(soft("A token lets one device join. It carries the coordinator’s address, pins its authority, and works once."));
@@ -159,7 +159,7 @@ fn qr_ui(ui: &mut Ui, code: &Code) {
 /// Asks before something is done; `Some(true)` when it is to be done.
 pub(crate) fn question_ui(ctx: &egui::Context, question: &Question) -> Option<bool> {
     let mut answer = None;
-    let response = egui::Modal::new(egui::Id::unique("question")).show(ctx, |ui| {
+    let response = widgets::modal(ctx, "question").show(ctx, |ui| {
         ui.set_width(400.0);
         ui.heading(&question.heading);
         ui.add_space(GRID);
@@ -191,7 +191,7 @@ impl RunFileDialog {
     /// Draws it; true when it is to be closed.
     pub(crate) fn ui(&mut self, ctx: &egui::Context, commands: &mut Commands) -> bool {
         let mut close = false;
-        let response = egui::Modal::new(egui::Id::unique("run file")).show(ctx, |ui| {
+        let response = widgets::modal(ctx, "run file").show(ctx, |ui| {
             ui.set_width(460.0);
             ui.heading("Start a run");
             ui.label(soft("A run file (TOML) says which network, which exits and which data."));
@@ -272,7 +272,7 @@ pub(crate) fn toast_ui(ctx: &egui::Context, notice: &Notice) -> bool {
                 ui.set_max_width(380.0);
                 ui.horizontal_top(|ui| {
                     notice_ui(ui, notice);
-                    if ui.small_button("✕").on_hover_text("Put this notification away").clicked() {
+                    if widgets::away(ui, "Put this notification away") {
                         away = true;
                     }
                 });

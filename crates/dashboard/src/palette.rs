@@ -135,36 +135,39 @@ fn row(ui: &mut Ui, name: &str, keys: &str, at: bool) -> bool {
 
 /// The sheet of keyboard shortcuts; true when it is to be closed.
 pub(crate) fn shortcuts_ui(ctx: &egui::Context) -> bool {
-    let response = egui::Modal::new(egui::Id::unique("shortcuts")).show(ctx, |ui| {
-        ui.set_width(430.0);
+    let response = crate::widgets::modal(ctx, "shortcuts").show(ctx, |ui| {
+        ui.set_width(720.0);
         ui.heading("Keyboard shortcuts");
         ui.add_space(8.0);
-        let mut close = false;
-        egui::Grid::new("shortcuts").num_columns(2).spacing([24.0, 6.0]).show(ui, |ui| {
-            let global = Action::ALL.into_iter().filter_map(|action| {
-                let keys = action.shortcut()?.format(&egui::ModifierNames::NAMES, false);
-                Some((keys, action.name()))
-            });
-            let local = [
-                ("← →", "Trade-off: step along the front"),
-                ("↑ ↓ Page Home End", "Fleet: move; with Shift pick as well"),
-                ("Space", "Fleet: pick the node"),
-                ("Enter", "Fleet: open the node"),
-                ("Escape", "Close what is open, pick nothing"),
-            ];
-            let local = local.into_iter().map(|(keys, what)| (keys.to_owned(), what.to_owned()));
-            for (keys, what) in global.chain(local) {
-                ui.label(RichText::new(keys).monospace());
-                ui.label(what);
-                ui.end_row();
+        let global = Action::ALL.into_iter().filter_map(|action| {
+            let keys = action.shortcut()?.format(&egui::ModifierNames::NAMES, false);
+            Some((keys, action.name()))
+        });
+        let local = [
+            ("← →", "Trade-off: step along the front"),
+            ("↑ ↓", "Fleet: move; with Shift pick as well"),
+            ("Space", "Fleet: pick the node"),
+            ("Enter", "Fleet: open the node"),
+            ("Escape", "Close what is open, pick nothing"),
+        ];
+        let local = local.into_iter().map(|(keys, what)| (keys.to_owned(), what.to_owned()));
+        let all: Vec<(String, String)> = global.chain(local).collect();
+        // Two columns, so that the sheet fits the smallest window.
+        ui.columns(2, |columns| {
+            let halves = all.chunks(all.len().div_ceil(2));
+            for (i, (ui, half)) in columns.iter_mut().zip(halves).enumerate() {
+                egui::Grid::new(("keys", i)).num_columns(2).spacing([16.0, 6.0]).show(ui, |ui| {
+                    for (keys, what) in half {
+                        ui.label(RichText::new(keys).monospace().weak());
+                        ui.label(what);
+                        ui.end_row();
+                    }
+                });
             }
         });
         ui.add_space(10.0);
         ui.label(soft("Everything is also in the palette."));
-        if ui.button("Close").clicked() {
-            close = true;
-        }
-        close
+        ui.button("Close").clicked()
     });
     response.inner || response.should_close()
 }

@@ -15,7 +15,11 @@ pub(crate) fn card<R>(ui: &mut Ui, contents: impl FnOnce(&mut Ui) -> R) -> Inner
         .stroke(Stroke::new(1.0, p.line))
         .corner_radius(CornerRadius::same(CARD_RADIUS))
         .inner_margin(Margin::same(14))
-        .show(ui, contents)
+        .show(ui, |ui| {
+            // Cards stand apart; what is in them stands together.
+            ui.spacing_mut().item_spacing.y = 1.5 * GRID;
+            contents(ui)
+        })
 }
 
 /// The name of a card or section.
@@ -57,6 +61,13 @@ pub(crate) fn danger(ui: &mut Ui, text: &str) -> Response {
             .stroke(Stroke::new(1.0, p.bad.gamma_multiply(0.6)))
             .min_size(vec2(0.0, 28.0)),
     )
+}
+
+/// A small button that puts something away, named for what it does.
+pub(crate) fn away(ui: &mut Ui, name: &str) -> bool {
+    let response = ui.add(Button::new(RichText::new("×").size(15.0)).frame(false).min_size(vec2(22.0, 22.0)));
+    response.widget_info(|| WidgetInfo::labeled(Role::Button, true, name));
+    response.on_hover_text(name).clicked()
 }
 
 /// A small word on a tinted ground: a state.
@@ -187,6 +198,12 @@ pub(crate) fn share_colour(p: &Palette, i: usize, of: usize) -> Color32 {
     }
     let along = i as f32 / (of.max(2) - 1) as f32;
     p.draft.lerp_to_gamma(p.front, along)
+}
+
+/// A dialog over the page.
+pub(crate) fn modal(ctx: &egui::Context, name: &'static str) -> egui::Modal {
+    let frame = Frame::popup(&ctx.global_style()).inner_margin(Margin::same(20));
+    egui::Modal::new(egui::Id::unique(name)).frame(frame)
 }
 
 /// What stands in the middle of a page that has nothing to show yet.

@@ -129,9 +129,12 @@ async fn look(client: &OperatorClient, run: Option<RunId>, seen: &mut Seen) -> R
     if seen.report.as_ref().is_none_or(|report| report.status.run != run) {
         *seen = Seen { report: None, margins: None, coverage: None, ..std::mem::take(seen) };
     }
-    if let OperatorResponse::Show(report) = client.ask(&OperatorRequest::Show { run: Some(run.clone()) }).await? {
+    if let OperatorResponse::Show(report) =
+        client.ask(&OperatorRequest::Show { run: Some(run.clone()) }).await?
+    {
         // Whether a coverage is old can be told by the queries that were answered since.
-        let moments = |report: &RunReport| report.status.queries.iter().filter(|q| q.name == "moments").count();
+        let moments =
+            |report: &RunReport| report.status.queries.iter().filter(|q| q.name == "moments").count();
         let stale = seen.report.as_ref().is_none_or(|known| moments(known) != moments(&report));
         if stale {
             seen.coverage = None;

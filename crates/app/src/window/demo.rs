@@ -42,7 +42,9 @@ impl Demo {
             NodesAs::Tasks => {
                 for NodePlace { home, .. } in places {
                     tasks.spawn(async move {
-                        if let Err(error) = exeunt_node::run(exeunt_node::Home::new(home), std::future::pending()).await {
+                        if let Err(error) =
+                            exeunt_node::run(exeunt_node::Home::new(home), std::future::pending()).await
+                        {
                             tracing::error!("{error}");
                         }
                     });

@@ -75,7 +75,8 @@ impl eframe::App for Frame {
 fn with_dialog(command: Command) -> Wish {
     match command {
         Command::OpenRunFile { path: None } => {
-            let dialog = rfd::AsyncFileDialog::new().set_title("Start a run").add_filter("Run file", &["toml"]);
+            let dialog =
+                rfd::AsyncFileDialog::new().set_title("Start a run").add_filter("Run file", &["toml"]);
             let picked = dialog.pick_file();
             Wish::RunFrom(Box::pin(async move { picked.await.map(|file| file.path().to_owned()) }))
         }

@@ -97,7 +97,13 @@ impl Tour {
     }
 
     /// Whether the fleet is where the picture wants it; leads it there.
-    fn is_ready(&mut self, stop: Stop, state: &State, commands: &mut Commands, dashboard: &mut Dashboard) -> bool {
+    fn is_ready(
+        &mut self,
+        stop: Stop,
+        state: &State,
+        commands: &mut Commands,
+        dashboard: &mut Dashboard,
+    ) -> bool {
         if stop.over == Over::Start {
             return matches!(state.link, Link::Empty { .. });
         }
@@ -113,7 +119,10 @@ impl Tour {
                     && let Some(point) = middle
                 {
                     dashboard.draft_mut().set(point.policy.clone());
-                    commands.push(Command::Apply { run: report.status.run.clone(), policy: point.policy.clone() });
+                    commands.push(Command::Apply {
+                        run: report.status.run.clone(),
+                        policy: point.policy.clone(),
+                    });
                     let cheaper = result.calibration.cheapest(result.network_accuracy - 0.03);
                     if let Some(point) = cheaper {
                         dashboard.draft_mut().set(point.policy.clone());

@@ -207,7 +207,8 @@ impl Work {
         match begin {
             Begin::Demo => self.start_demo(),
             Begin::Connect(home) => {
-                let name = home.root().file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+                let name =
+                    home.root().file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
                 self.attend(home, Place { name, kind: PlaceKind::Elsewhere, address: None });
             }
             Begin::Home(home) => {
@@ -219,7 +220,8 @@ impl Work {
                 // `exeunt serve` may hold the folder already; then it is the one to talk to.
                 self.state.link = Link::Opening { what: "Calling the coordinator".to_owned() };
                 self.publish();
-                let answers = tokio::time::timeout(Duration::from_secs(2), OperatorClient::connect(&home)).await;
+                let answers =
+                    tokio::time::timeout(Duration::from_secs(2), OperatorClient::connect(&home)).await;
                 if matches!(answers, Ok(Ok(_))) {
                     let name = "exeunt serve".to_owned();
                     self.attend(home, Place { name, kind: PlaceKind::Elsewhere, address: None });
@@ -271,7 +273,9 @@ impl Work {
             }
             Command::MakeToken { valid_s, label } => {
                 self.ask(OperatorRequest::Token { valid_s, label }, |response| match response {
-                    OperatorResponse::Token { token, expires } => Some(Outcome::Token(Token { text: token, expires })),
+                    OperatorResponse::Token { token, expires } => {
+                        Some(Outcome::Token(Token { text: token, expires }))
+                    }
                     _ => None,
                 });
             }
@@ -401,7 +405,10 @@ impl Work {
             Outcome::Demo(Ok(demo)) => {
                 let (home, address) = (demo.home(), demo.address());
                 self.replace_engine(Engine::Demo(demo));
-                self.attend(home, Place { name: "Demo".to_owned(), kind: PlaceKind::Demo, address: Some(address) });
+                self.attend(
+                    home,
+                    Place { name: "Demo".to_owned(), kind: PlaceKind::Demo, address: Some(address) },
+                );
             }
             Outcome::Served(Err(error)) | Outcome::Demo(Err(error)) => {
                 self.notice(Level::Error, crate::failure::describe(&error));
@@ -475,12 +482,14 @@ impl Work {
             let first = before.status.result.is_none() && now.status.result.is_some();
             match &now.status.standing {
                 Standing::Failed { why } => self.notice(Level::Error, format!("{run} failed: {why}")),
-                _ if first => self.notice(Level::Info, format!("{run} is measured: take a point of the curve as policy")),
+                _ if first => self
+                    .notice(Level::Info, format!("{run} is measured: take a point of the curve as policy")),
                 _ => {}
             }
         }
         let Seen { nodes, runs, report, margins, coverage, audit } = seen;
-        self.state = State { nodes, runs, report, margins, coverage, audit, ..std::mem::take(&mut self.state) };
+        self.state =
+            State { nodes, runs, report, margins, coverage, audit, ..std::mem::take(&mut self.state) };
     }
 
     async fn end(mut self) {

@@ -243,7 +243,7 @@ fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage) {
     let label = 120.0;
     let room = ui.available_width() - label - 16.0;
     let classes = coverage.classes.len().max(1);
-    let width = (room / classes as f32).clamp(2.0, 64.0);
+    let width = (room / classes as f32).clamp(2.0, 96.0);
     let height = 18.0;
     if width >= 22.0 {
         let (rect, _) = ui.allocate_exact_size(vec2(label + width * classes as f32, 16.0), Sense::hover());
@@ -264,6 +264,7 @@ fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage) {
         height,
         coverage.nodes.len(),
         |ui, rows| {
+            ui.spacing_mut().item_spacing.y = 2.0;
             for (node, counts) in &coverage.nodes[rows] {
                 let name = names.get(node).copied().unwrap_or("?");
                 ui.horizontal(|ui| {

@@ -123,6 +123,7 @@ impl Thresholds {
                 Some((e, value)) if e == exit => value,
                 _ => observed * 100.0,
             };
+            let shown_before = percent_now;
             let ghost = scene
                 .draft
                 .policy()
@@ -130,11 +131,10 @@ impl Thresholds {
                 .map(|force| share(margins, &force.policy, exit));
             let slider = ui
                 .horizontal(|ui| {
-                    ui.spacing_mut().slider_width = (ui.available_width() - 270.0).clamp(100.0, 460.0);
+                    ui.spacing_mut().slider_width = (ui.available_width() - 320.0).clamp(80.0, 460.0);
                     let slider = Slider::new(&mut percent_now, 0.0..=100.0)
                         .suffix(" %")
                         .fixed_decimals(1)
-                        .step_by(0.1)
                         .trailing_fill(true);
                     let response = ui.add(slider);
                     let text = format!("Share of samples sure enough to leave at exit {}", exit + 1);
@@ -152,7 +152,8 @@ impl Thresholds {
             if let Some(ghost) = ghost.filter(|ghost| (ghost - observed).abs() > 0.0005) {
                 ui.label(soft(format!("in force: {}", percent(ghost))).small());
             }
-            if slider.changed() {
+            // A slider rounds what it shows; only a person changes what it stands for.
+            if slider.changed() && (percent_now - shown_before).abs() > 0.049 {
                 if slider.dragged() {
                     self.dragged = Some((exit, percent_now));
                 }
@@ -299,7 +300,7 @@ impl Thresholds {
                     }
                 },
                 |ui| {
-                    if ui.small_button("✕").on_hover_text(format!("Forget {}", named.name)).clicked() {
+                    if widgets::away(ui, &format!("Forget {}", named.name)) {
                         dropped = Some(i);
                     }
                 },

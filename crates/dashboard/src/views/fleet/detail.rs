@@ -24,12 +24,28 @@ pub(super) fn ui(ui: &mut Ui, scene: &mut Scene<'_>, row: &NodeRow) -> bool {
             standing_tag(ui, row);
         },
         |ui| {
-            close = ui.button("✕").on_hover_text("Close this node").clicked();
+            close = widgets::away(ui, "Close this node");
         },
     );
+    let node = row.status.node;
+    ui.horizontal_wrapped(|ui| {
+        let mut picked = scene.picked.contains(&node);
+        if ui.checkbox(&mut picked, "Draw on the trade-off").changed() {
+            if picked {
+                scene.picked.insert(node);
+            } else {
+                scene.picked.remove(&node);
+            }
+        }
+        ui.add_enabled_ui(!row.revoked && scene.state.is_up(), |ui| {
+            if widgets::danger(ui, "Revoke this node…").clicked() {
+                *scene.ask = revoke(scene.state, vec![node]);
+            }
+        });
+    });
+    ui.add_space(GRID);
     egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
         facts(ui, row);
-        let node = row.status.node;
         if let (Some(report), Some(given)) = (scene.state.report.clone(), scene.state.given_by(node).cloned())
         {
             curve(ui, &report, &given);
@@ -38,23 +54,6 @@ pub(super) fn ui(ui: &mut Ui, scene: &mut Scene<'_>, row: &NodeRow) -> bool {
             traffic(ui, &report, &given);
         }
         history(ui, scene, row);
-        ui.add_space(3.0 * GRID);
-        ui.horizontal(|ui| {
-            let mut picked = scene.picked.contains(&node);
-            if ui.checkbox(&mut picked, "Draw on the trade-off").changed() {
-                if picked {
-                    scene.picked.insert(node);
-                } else {
-                    scene.picked.remove(&node);
-                }
-            }
-        });
-        ui.add_space(2.0 * GRID);
-        ui.add_enabled_ui(!row.revoked && scene.state.is_up(), |ui| {
-            if widgets::danger(ui, "Revoke this node…").clicked() {
-                *scene.ask = revoke(scene.state, vec![node]);
-            }
-        });
     });
     close
 }

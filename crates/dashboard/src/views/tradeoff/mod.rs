@@ -102,10 +102,6 @@ impl TradeOff {
     fn chart_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, report: &Arc<RunReport>, curves: &Curves) {
         ui.horizontal(|ui| {
             title(ui, "Accuracy over cost");
-            ui.label(soft(match self.read_on {
-                ReadOn::Evaluation => "read on samples that had no part in choosing",
-                ReadOn::Calibration => "read on samples that thresholds were chosen on",
-            }));
             widgets::right(ui, |ui| self.tools_ui(ui, scene, report, curves));
         });
         self.legend_ui(ui, scene, curves);
@@ -173,7 +169,12 @@ impl TradeOff {
                 ui.selectable_value(&mut self.read_on, ReadOn::Calibration, "Calibration samples");
             })
             .response
-            .on_hover_text("Which samples the curve is read on");
+            .on_hover_text(match self.read_on {
+                ReadOn::Evaluation => "Read on samples that had no part in choosing thresholds",
+                ReadOn::Calibration => {
+                    "Read on the samples that thresholds were chosen on, which promises too much"
+                }
+            });
     }
 
     fn legend_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, curves: &Curves) {
