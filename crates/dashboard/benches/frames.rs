@@ -3,7 +3,7 @@
 //!
 //! Criterion reports the mean; the program also prints the median and the 99th percentile of 600 frames per page.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a bench measures time")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -8,6 +8,7 @@ use super::{revoke, standing_tag};
 use crate::format::{bytes, clock, count, percent, points, tap};
 use crate::theme::{GRID, Palette, heavy_font};
 use crate::views::Scene;
+use crate::views::tradeoff::{steps, tick};
 use crate::widgets::{self, soft, strong};
 
 /// Lines of the log that are shown.
@@ -91,10 +92,10 @@ fn curve(ui: &mut Ui, report: &RunReport, given: &NodeReport) {
     section(ui, "Its curve and the fleet’s");
     let fleet: Vec<[f64; 2]> = result.curve.points().iter().map(|p| [p.cost, p.accuracy]).collect();
     let own: Vec<[f64; 2]> = given.curve.iter().map(|p| [p.cost, p.accuracy]).collect();
-    let percents =
-        |mark: egui_plot::GridMark, _: &std::ops::RangeInclusive<f64>| format!("{:.0} %", mark.value * 100.0);
     Plot::new("node curve")
         .height(170.0)
+        .x_grid_spacer(steps)
+        .y_grid_spacer(steps)
         .show_background(false)
         .grid_color(p.line)
         .allow_drag(false)
@@ -103,8 +104,8 @@ fn curve(ui: &mut Ui, report: &RunReport, given: &NodeReport) {
         .allow_boxed_zoom(false)
         .show_crosshair(false)
         .label_formatter(|_| None)
-        .custom_x_axes(vec![AxisHints::new_x().formatter(percents)])
-        .custom_y_axes(vec![AxisHints::new_y().formatter(percents)])
+        .custom_x_axes(vec![AxisHints::new_x().formatter(|mark, _| tick(mark))])
+        .custom_y_axes(vec![AxisHints::new_y().formatter(|mark, _| tick(mark))])
         .show(ui, |ui| {
             ui.line(
                 Line::new("", PlotPoints::from(fleet))

@@ -304,12 +304,16 @@ impl Fleet {
         let columns: Vec<Column> =
             Column::ALL.into_iter().filter(|column| scene.settings.columns.contains(column)).collect();
         let height = ui.available_height();
+        // Columns share the room there is; they are dealt out anew when the window becomes much wider or narrower.
+        let room = ui.available_width() - 8.0 * columns.len() as f32;
+        let stretch = (room / columns.iter().map(|column| column.width()).sum::<f32>()).clamp(1.0, 1.8);
+        let layout = ("fleet", columns.len(), (room / 120.0) as i32);
         let entries = Entries { state: scene.state, answers: &self.rows.answers };
         let mut clicked = None;
         let mut sort = self.sort;
         egui::ScrollArea::horizontal().auto_shrink(false).show(ui, |ui| {
             let mut table = TableBuilder::new(ui)
-                .id_salt("fleet")
+                .id_salt(layout)
                 .striped(true)
                 .sense(egui::Sense::click())
                 .resizable(true)
@@ -317,7 +321,8 @@ impl Fleet {
                 .max_scroll_height(height - ROW - 8.0)
                 .cell_layout(egui::Layout::left_to_right(egui::Align::Center));
             for column in &columns {
-                table = table.column(TableColumn::initial(column.width()).at_least(48.0).clip(true));
+                table =
+                    table.column(TableColumn::initial(column.width() * stretch).at_least(48.0).clip(true));
             }
             if let Some(row) = scroll_to {
                 table = table.scroll_to_row(row, None);

@@ -107,13 +107,15 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
             );
         }
         if shown(Series::Nodes) {
+            // Many lines are a cloud: each is fainter the more there are.
+            let faint = (0.38 * (24.0 / c.nodes.len().max(1) as f32).min(1.0)).max(0.028);
             for line in &c.nodes {
                 let picked = picture.picked.contains(&line.node);
                 if !picked && !picture.picked.is_empty() {
                     continue;
                 }
                 let (width, colour) =
-                    if picked { (1.75, p.node) } else { (1.0, p.node.gamma_multiply(0.38)) };
+                    if picked { (1.75, p.node) } else { (1.0, p.node.gamma_multiply(faint)) };
                 ui.line(plain(&line.points, colour, width));
             }
         }
@@ -191,7 +193,7 @@ fn dots<'a>(points: &'a [PlotPoint], colour: Color32, radius: f32, shape: Marker
 }
 
 /// Round steps in 1, 2 and 5; three sizes, so that the finest fade in while zooming.
-fn steps(input: GridInput) -> Vec<GridMark> {
+pub(crate) fn steps(input: GridInput) -> Vec<GridMark> {
     let (low, high) = input.bounds;
     let wanted = ((high - low) / 7.0).max(1e-6);
     let power = 10_f64.powf(wanted.log10().floor());
@@ -202,7 +204,7 @@ fn steps(input: GridInput) -> Vec<GridMark> {
     (first..=last).map(|i| GridMark { value: i as f64 * step, step_size: step }).collect()
 }
 
-fn tick(mark: GridMark) -> String {
+pub(crate) fn tick(mark: GridMark) -> String {
     let step = mark.step_size * 100.0;
     let digits = if step >= 0.999 {
         0

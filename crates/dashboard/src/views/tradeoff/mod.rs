@@ -13,6 +13,7 @@ use exeunt_protocol::operator::RunReport;
 use serde::{Deserialize, Serialize};
 
 use self::chart::{Answer, Mark, Picture, Target, chart};
+pub(crate) use self::chart::{steps, tick};
 pub(crate) use self::curves::ReadOn;
 use self::curves::{Curves, interval};
 use super::{Page, Scene};
@@ -258,7 +259,7 @@ impl TradeOff {
                     }
                 }
                 None => {
-                    ui.label(soft("Click a point to take it as draft. Drag a box to zoom."));
+                    widgets::line(ui, soft("Click a point to take it as draft. Drag a box to zoom."));
                 }
             }
             if changed {
