@@ -32,9 +32,6 @@ pub(crate) fn top_ui(
             ui.separator();
             runs_ui(ui, scene, &mut clicked);
         }
-        if let Some(what) = scene.state.working.last() {
-            ui.label(soft(what));
-        }
         widgets::right(ui, |ui| {
             let theme = if ui.visuals().dark_mode { "Light" } else { "Dark" };
             if ui.button(theme).on_hover_text("Switch the theme (Ctrl+T)").clicked() {

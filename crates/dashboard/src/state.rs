@@ -30,8 +30,6 @@ pub struct State {
     pub log: Arc<[LogLine]>,
     /// What a person should have heard of, oldest first.
     pub notices: Arc<[Notice]>,
-    /// What is under way, in words.
-    pub working: Arc<[String]>,
 }
 
 /// The way to a coordinator.

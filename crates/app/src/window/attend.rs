@@ -92,8 +92,9 @@ async fn look_on(
             return Ok(());
         }
         tokio::time::sleep(PAUSE.max(start.elapsed() * PAUSE_FACTOR)).await;
+        let watch = OperatorRequest::Watch { seen: revision };
         tokio::select! {
-            changed = client.ask(&OperatorRequest::Watch { seen: revision }) => {
+            changed = client.ask(&watch) => {
                 if let OperatorResponse::Changed { now } = changed? {
                     revision = now;
                 }

@@ -29,9 +29,6 @@ impl Start {
                 }
                 _ => choices(ui, scene),
             }
-            for what in scene.state.working.iter() {
-                ui.label(soft(what));
-            }
         });
     }
 }
