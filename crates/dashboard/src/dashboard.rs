@@ -115,7 +115,7 @@ impl Dashboard {
             self.run = state.run().cloned();
             self.draft.clear();
         }
-        self.picked.retain(|node| state.nodes.iter().any(|row| row.status.node == *node));
+        self.picked.retain(|node| state.node(*node).is_some());
         let over = self.is_covered();
         if !over {
             for action in pressed(&ctx) {

@@ -177,6 +177,12 @@ impl State {
         self.report.as_ref().and_then(|report| report.status.in_force())
     }
 
+    /// What is known of a node; nodes are in the order of their ids.
+    pub fn node(&self, node: NodeId) -> Option<&NodeRow> {
+        let place = self.nodes.binary_search_by_key(&node, |row| row.status.node).ok()?;
+        self.nodes.get(place)
+    }
+
     /// What a node gave to that run.
     pub fn given_by(&self, node: NodeId) -> Option<&NodeReport> {
         self.report.as_ref()?.nodes.iter().find(|given| given.node == node)

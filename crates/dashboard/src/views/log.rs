@@ -48,8 +48,8 @@ impl Rows {
         self.audit = Some(Arc::clone(&state.audit));
         self.log = Some(Arc::clone(&state.log));
         let name = |line: &AuditLine| {
-            let row = state.nodes.iter().find(|row| Some(row.status.node) == line.node);
-            row.map(|row| row.status.name.clone())
+            let row = state.node(line.node?)?;
+            Some(row.status.name.clone())
         };
         let noted = state.audit.iter().map(|line| {
             let about = [line.run.as_ref().map(ToString::to_string), name(line)];

@@ -1,5 +1,7 @@
 //! Where the run stands: what is asked, who has answered, whom it waits for and why.
 
+use std::sync::Arc;
+
 use egui::{RichText, Sense, Ui, vec2};
 use exeunt_protocol::coordinator::{QueryStatus, Standing};
 use exeunt_protocol::operator::{Coverage, RunReport};
@@ -18,6 +20,8 @@ const WAITING_ROWS: usize = 200;
 pub(crate) struct Run {
     /// The query that is looked at.
     query: Option<usize>,
+    /// The most samples that one node has of one class, worked out once.
+    most: Option<(Arc<Coverage>, u64)>,
 }
 
 impl Run {
@@ -42,10 +46,23 @@ impl Run {
             }
             card(ui, |ui| self.queries_ui(ui, scene, &report));
             if let Some(coverage) = scene.state.coverage.clone() {
-                card(ui, |ui| coverage_ui(ui, scene, &coverage));
+                let most = self.most(&coverage);
+                card(ui, |ui| coverage_ui(ui, scene, &coverage, most));
             }
             card(ui, |ui| snapshot_ui(ui, scene, &report));
         });
+    }
+
+    fn most(&mut self, coverage: &Arc<Coverage>) -> u64 {
+        match &self.most {
+            Some((known, most)) if Arc::ptr_eq(known, coverage) => *most,
+            _ => {
+                let most =
+                    coverage.nodes.iter().flat_map(|(_, counts)| counts).copied().max().unwrap_or(0).max(1);
+                self.most = Some((Arc::clone(coverage), most));
+                most
+            }
+        }
     }
 
     fn queries_ui(&mut self, ui: &mut Ui, scene: &Scene<'_>, report: &RunReport) {
@@ -215,10 +232,7 @@ fn query_ui(ui: &mut Ui, scene: &Scene<'_>, report: &RunReport, query: &QuerySta
         bytes(up),
         bytes(down)
     ));
-    let name = |node| {
-        let row = scene.state.nodes.iter().find(|row| row.status.node == node);
-        row.map_or_else(|| node.to_string(), |row| row.status.name.clone())
-    };
+    let name = |node| scene.state.node(node).map_or_else(|| node.to_string(), |row| row.status.name.clone());
     for declined in query.declined.iter().take(20) {
         ui.label(soft(format!("{}: {}", name(declined.node), declined.reason)));
     }
@@ -228,7 +242,7 @@ fn query_ui(ui: &mut Ui, scene: &Scene<'_>, report: &RunReport, query: &QuerySta
 }
 
 /// Nodes × classes, darker where there are more samples.
-fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage) {
+fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage, most: u64) {
     let p = Palette::get(ui);
     ui.set_width(ui.available_width());
     ui.horizontal(|ui| {
@@ -237,9 +251,6 @@ fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage) {
             "samples of the statistics part per node and class; empty where a class is missing or withheld",
         ));
     });
-    let most = coverage.nodes.iter().flat_map(|(_, counts)| counts).copied().max().unwrap_or(0).max(1);
-    let names: std::collections::BTreeMap<_, _> =
-        scene.state.nodes.iter().map(|row| (row.status.node, row.status.name.as_str())).collect();
     let label = 120.0;
     let room = ui.available_width() - label - 16.0;
     let classes = coverage.classes.len().max(1);
@@ -266,7 +277,7 @@ fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage) {
         |ui, rows| {
             ui.spacing_mut().item_spacing.y = 2.0;
             for (node, counts) in &coverage.nodes[rows] {
-                let name = names.get(node).copied().unwrap_or("?");
+                let name = scene.state.node(*node).map_or("?", |row| row.status.name.as_str());
                 ui.horizontal(|ui| {
                     ui.spacing_mut().item_spacing.x = 0.0;
                     ui.allocate_ui(vec2(label, height), |ui| {

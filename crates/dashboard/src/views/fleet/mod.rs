@@ -158,7 +158,7 @@ impl Fleet {
         }
         self.rows.bring_up(scene.state, &self.filter, &self.standings, self.sort);
         if let Some(node) = self.open
-            && let Some(row) = scene.state.nodes.iter().find(|row| row.status.node == node)
+            && let Some(row) = scene.state.node(node)
         {
             let close = egui::Panel::right("node")
                 .default_size(340.0)
