@@ -1,7 +1,8 @@
 //! A frame's own work, without a screen: views, layout and tessellation, with 1,000 nodes and 200 curves drawn, and a
 //! new state before every frame, as when the whole fleet reports.
 //!
-//! Criterion reports the mean; the program also prints the median and the 99th percentile of 600 frames per page.
+//! Criterion reports the mean by the clock; the program also prints the median and the 99th percentile of 600 frames per
+//! page, in processor time where the system tells it (Linux), so that other programs do not count.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a bench measures time")]
 
@@ -19,11 +20,19 @@ const NODES: usize = 1000;
 const CURVES: usize = 200;
 const FRAMES: usize = 600;
 
+/// How long this thread was on a processor; by the clock where the system does not say.
+fn worked(start: Instant) -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanoseconds = told.and_then(|text| text.split_whitespace().next()?.parse().ok());
+    nanoseconds.map_or_else(|| start.elapsed(), Duration::from_nanos)
+}
+
 /// A window without a screen.
 struct Window {
     ctx: egui::Context,
     world: World,
     time: f64,
+    start: Instant,
 }
 
 impl Window {
@@ -36,7 +45,7 @@ impl Window {
         }
         state.report = Some(Arc::new(report));
         let world = World::new(state, Settings { page, ..Settings::default() });
-        let mut window = Self { ctx: egui::Context::default(), world, time: 0.0 };
+        let mut window = Self { ctx: egui::Context::default(), world, time: 0.0, start: Instant::now() };
         (0..5).for_each(|_| {
             window.frame();
         });
@@ -63,11 +72,14 @@ impl Window {
             events: vec![egui::Event::PointerMoved(pointer)],
             ..Default::default()
         };
-        let start = Instant::now();
-        let output = self.ctx.run_ui(input, |ui| self.world.ui(ui));
-        let shapes = self.ctx.tessellate(output.shapes, output.pixels_per_point);
-        let took = start.elapsed();
-        assert!(!shapes.is_empty());
+        let before = worked(self.start);
+        let mut output = self.ctx.run_ui(input, |ui| self.world.ui(ui));
+        let shapes = self.ctx.tessellate(std::mem::take(&mut output.shapes), output.pixels_per_point);
+        let took = worked(self.start).saturating_sub(before);
+        // There is no graphics card to hand them to.
+        output.textures_delta.clear();
+        // The very first frame only brings the fonts in.
+        assert!(!shapes.is_empty() || self.time < 0.1);
         took
     }
 }
@@ -82,7 +94,14 @@ fn quantiles(page: Page) {
         .collect();
     took.sort();
     let ms = |at: usize| took[at].as_secs_f64() * 1e3;
-    println!("{:<11} median {:.2} ms, p99 {:.2} ms", page.name(), ms(FRAMES / 2), ms(FRAMES * 99 / 100));
+    // Some systems count in ticks of milliseconds: then only the mean is fine.
+    let mean = took.iter().sum::<Duration>().as_secs_f64() * 1e3 / FRAMES as f64;
+    println!(
+        "{:<11} mean {mean:.2} ms, median {:.2} ms, p99 {:.2} ms",
+        page.name(),
+        ms(FRAMES / 2),
+        ms(FRAMES * 99 / 100)
+    );
     assert!(window.world.state.nodes.iter().any(|row| row.status.node == node_id(NODES - 1)));
 }
 
