@@ -240,12 +240,12 @@ fn revoking_says_what_will_happen_and_can_be_called_off() {
     let mut harness = window(fleet(8), Page::Fleet);
     harness.get_by_label_contains("Node node-2,").click();
     harness.run_steps(4);
-    click(&mut harness, "Revoke this node…");
+    click(&mut harness, "Revoke node…");
     harness.get_by_label("Revoke node-2?");
     harness.get_by_label_contains("will never be accepted again");
     click(&mut harness, "Cancel");
     assert_eq!(harness.state().last_wish(), None);
-    click(&mut harness, "Revoke this node…");
+    click(&mut harness, "Revoke node…");
     click(&mut harness, "Revoke");
     assert_eq!(harness.state().last_wish(), Some(&Command::Revoke(vec![node_id(2)])));
 }

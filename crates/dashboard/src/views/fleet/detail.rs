@@ -39,7 +39,7 @@ pub(super) fn ui(ui: &mut Ui, scene: &mut Scene<'_>, row: &NodeRow) -> bool {
             }
         }
         ui.add_enabled_ui(!row.revoked && scene.state.is_up(), |ui| {
-            if widgets::danger(ui, "Revoke this node…").clicked() {
+            if widgets::danger(ui, "Revoke node…").clicked() {
                 *scene.ask = revoke(scene.state, vec![node]);
             }
         });
@@ -94,8 +94,8 @@ fn curve(ui: &mut Ui, report: &RunReport, given: &NodeReport) {
     let own: Vec<[f64; 2]> = given.curve.iter().map(|p| [p.cost, p.accuracy]).collect();
     Plot::new("node curve")
         .height(170.0)
-        .x_grid_spacer(steps)
-        .y_grid_spacer(steps)
+        .x_grid_spacer(|input| steps(input, 3.0))
+        .y_grid_spacer(|input| steps(input, 4.0))
         .show_background(false)
         .grid_color(p.line)
         .allow_drag(false)

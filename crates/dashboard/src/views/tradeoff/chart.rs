@@ -74,8 +74,8 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
         .show_crosshair(false)
         .grid_color(p.line)
         .grid_fade(0.4)
-        .x_grid_spacer(steps)
-        .y_grid_spacer(steps)
+        .x_grid_spacer(|input| steps(input, 7.0))
+        .y_grid_spacer(|input| steps(input, 7.0))
         .custom_x_axes(vec![
             AxisHints::new_x()
                 .label("mean cost, share of the bare network’s multiply-accumulates")
@@ -192,10 +192,10 @@ fn dots<'a>(points: &'a [PlotPoint], colour: Color32, radius: f32, shape: Marker
     Points::new("", PlotPoints::Borrowed(points)).color(colour).radius(radius).shape(shape).allow_hover(false)
 }
 
-/// Round steps in 1, 2 and 5; three sizes, so that the finest fade in while zooming.
-pub(crate) fn steps(input: GridInput) -> Vec<GridMark> {
+/// Marks at round steps in 1, 2 and 5, about so many.
+pub(crate) fn steps(input: GridInput, about: f64) -> Vec<GridMark> {
     let (low, high) = input.bounds;
-    let wanted = ((high - low) / 7.0).max(1e-6);
+    let wanted = ((high - low) / about).max(1e-6);
     let power = 10_f64.powf(wanted.log10().floor());
     let step =
         [1.0, 2.0, 5.0, 10.0].into_iter().map(|s| s * power).find(|s| *s >= wanted).unwrap_or(power * 10.0);
