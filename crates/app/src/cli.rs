@@ -19,8 +19,16 @@ pub(crate) const NODE_PROCESS: &str = "node-process";
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
+    /// Open the window on a coordinator elsewhere: the folder of an operator's identity, or its name below the
+    /// configuration folder
+    #[arg(long, value_name = "DIR_OR_NAME")]
+    pub(crate) connect: Option<String>,
+    /// Start the demo in the window, save pictures of every page here, and end
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub(crate) screenshot: Option<PathBuf>,
+    /// Without a command, the window opens
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
@@ -238,7 +246,7 @@ pub(crate) struct SimulateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// In the terminal, without a window
+    /// In the terminal, without a window; so also with --json or --svg, and where there is no display
     #[arg(long)]
     pub(crate) headless: bool,
     /// Number of node processes
@@ -249,6 +257,13 @@ pub(crate) struct DemoArgs {
     pub(crate) svg: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Json,
+}
+
+impl DemoArgs {
+    /// Whether it is for somebody who looks: a script wants the terminal.
+    pub(crate) fn wants_window(&self) -> bool {
+        !self.headless && !self.output.json && self.svg.is_none()
+    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]

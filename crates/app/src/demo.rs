@@ -21,16 +21,19 @@ const SHOWN: usize = 6;
 
 pub(crate) fn demo(arguments: &DemoArgs) -> anyhow::Result<()> {
     let start = Instant::now();
-    if !arguments.headless {
-        eprintln!("this build has no window yet; the demo runs in the terminal");
-    }
+    let plan = plan(arguments.nodes)?;
+    crate::runtime()?.block_on(run(arguments, &plan, start))
+}
+
+/// The digits that ship with the repository, dealt out unevenly.
+pub(crate) fn plan(nodes: u32) -> anyhow::Result<Plan> {
     let assets = assets()?;
     let mut plan = Plan::read(&assets.join("../configs/digits.toml"), None, None)?;
-    plan.nodes = arguments.nodes;
+    plan.nodes = nodes;
     plan.partition = Partition::Dirichlet(1.0);
     plan.seed = 1;
-    plan.file.federation.quorum = arguments.nodes;
-    crate::runtime()?.block_on(run(arguments, &plan, start))
+    plan.file.federation.quorum = nodes;
+    Ok(plan)
 }
 
 /// The folder that ships with the repository: beside the sources this was built from, or below the working folder.
@@ -86,7 +89,7 @@ async fn run(arguments: &DemoArgs, plan: &Plan, start: Instant) -> anyhow::Resul
 }
 
 /// Starts a process per node, which ends with this one.
-fn start_processes(places: &[NodePlace]) -> anyhow::Result<Vec<Child>> {
+pub(crate) fn start_processes(places: &[NodePlace]) -> anyhow::Result<Vec<Child>> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let start = |place: &NodePlace| {
         Command::new(&program)
@@ -105,7 +108,7 @@ fn start_processes(places: &[NodePlace]) -> anyhow::Result<Vec<Child>> {
 /// Classifies evaluation images with the policy that a node received, and says what was saved.
 async fn classify(plan: &Plan, place: &NodePlace, report: &RunReport) -> anyhow::Result<()> {
     let home = exeunt_node::Home::new(&place.home);
-    let version = report.status.policies.last().map_or(0, |policy| policy.version.0);
+    let version = report.status.in_force().map_or(0, |policy| policy.version.0);
     let deadline = Instant::now() + std::time::Duration::from_secs(10);
     while home.policy()?.is_none_or(|policy| policy.version < version) {
         anyhow::ensure!(Instant::now() < deadline, "{} did not receive the policy", place.name);

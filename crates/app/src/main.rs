@@ -11,7 +11,7 @@ mod show;
 mod simulate;
 mod snapshot;
 mod summary;
-mod svg;
+mod window;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,9 +37,18 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    start_logging(&cli.common);
+    let lines = start_logging(&cli.common);
     let home = Home::new(cli.common.home.clone().unwrap_or_else(default_home));
-    match run(home, cli.command) {
+    let Cli { connect, screenshot, command, .. } = cli;
+    let window = |demo| {
+        window::open(window::Options { home: home.clone(), connect, demo, pictures: screenshot, lines })
+    };
+    let result = match command {
+        None => window(false),
+        Some(Command::Demo(arguments)) if arguments.wants_window() && window::has_display() => window(true),
+        Some(command) => run(home.clone(), command),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", failure::describe(&error));
@@ -64,26 +73,29 @@ fn default_home() -> PathBuf {
 }
 
 /// Log lines to stderr; `EXEUNT_LOG` before `-v`.
-fn start_logging(common: &Common) {
+///
+/// The window gets them too; what it may want to show is never less than "info".
+fn start_logging(common: &Common) -> window::Lines {
     use std::io::IsTerminal as _;
 
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    use tracing_subscriber::{EnvFilter, fmt};
     let level = match common.verbose {
         0 => "warn",
         1 => "info,exeunt_coordinator=debug,exeunt_link=debug",
         _ => "debug,exeunt_coordinator=trace,exeunt_link=trace",
     };
     let filter = EnvFilter::try_from_env("EXEUNT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let layer = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    if common.log_json {
-        builder.json().init();
-    } else {
-        builder.init();
-    }
+    let layer = if common.log_json { layer.json().boxed() } else { layer.boxed() };
+    let (tap, lines) = window::Tap::new();
+    let tap = tap.with_filter(EnvFilter::new("warn,exeunt=info"));
+    tracing_subscriber::registry().with(layer.with_filter(filter)).with(tap).init();
+    lines
 }
 
 /// The runtime that commands wait on.

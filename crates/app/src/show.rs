@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use exeunt_exits::{CurvePoint, Rule, RunResult};
-use exeunt_protocol::coordinator::{RunStatus, Standing};
+use exeunt_protocol::coordinator::{Purpose, RunStatus, Standing};
 use exeunt_protocol::operator::RunReport;
 
-use crate::svg::{Series, Style};
+use exeunt_dashboard::svg::{self, Series, Style};
 
 /// Rows of the curve that are shown; `--json` and `--svg` have them all.
 const CURVE_ROWS: usize = 12;
@@ -98,7 +98,7 @@ fn exits(text: &mut String, report: &RunReport, result: &RunResult) {
          bare network: accuracy {}\n\nexits, if everyone left there",
         percent(result.network_accuracy)
     );
-    let left = report.status.policies.last().map(|policy| policy.left.clone()).unwrap_or_default();
+    let left = report.status.in_force().map(|policy| policy.left.clone()).unwrap_or_default();
     let mut table = grid(&["exit", "tap", "cost", "class means", "whitened", "leave here now"]);
     for (e, exit) in result.exits.iter().enumerate() {
         let accuracy = |rule: Rule| exit.accuracy.get(&rule).map_or_else(|| "–".to_owned(), |a| percent(*a));
@@ -161,7 +161,7 @@ fn thinned(points: &[CurvePoint]) -> Vec<&CurvePoint> {
 }
 
 fn policies(text: &mut String, report: &RunReport, result: &RunResult) {
-    if report.status.policies.is_empty() {
+    if report.status.in_force().is_none() {
         let _ = writeln!(
             text,
             "\nno policy is in force; `exeunt policy set --max-drop 1` picks the cheapest within a point"
@@ -170,7 +170,7 @@ fn policies(text: &mut String, report: &RunReport, result: &RunResult) {
     }
     let _ = writeln!(text, "\npolicies, the last is in force");
     let mut table = grid(&["version", "asked for", "cost", "accuracy", "to network"]);
-    for policy in &report.status.policies {
+    for policy in report.status.policies.iter().filter(|policy| policy.purpose == Purpose::Force) {
         let shown =
             |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| "measuring".to_owned(), show);
         table.add_row([
@@ -321,7 +321,7 @@ pub(crate) fn picture(report: &RunReport) -> Option<String> {
         let points = node.curve.iter().map(|point| (point.cost, point.accuracy)).collect();
         series.push(Series { name: node.name.clone(), points, style: Style::Faint });
     }
-    Some(crate::svg::draw(&format!("Accuracy over cost, run {}", report.status.run), &series))
+    Some(svg::draw(&format!("Accuracy over cost, run {}", report.status.run), &series))
 }
 
 /// Writes the picture where `--svg` says.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use exeunt_exits::{PolicyRequest, RunContext};
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{
-    Coordinator, Input, Now, Output, PolicyRecord, RunError, RunHistory, RunOptions, SealedQuery, Stored,
-    Ticket,
+    Coordinator, Input, Now, Output, PolicyRecord, Purpose, RunError, RunHistory, RunOptions, SealedQuery,
+    Stored, Ticket,
 };
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Refusal, Rejection};
 use exeunt_protocol::spec::RunFile;
@@ -91,6 +91,7 @@ pub struct Core {
     connected: BTreeSet<NodeId>,
     arrived: BTreeMap<Ticket, Vec<u8>>,
     traffic: BTreeMap<(RunId, QueryId, NodeId), Traffic>,
+    revision: u64,
 }
 
 impl Core {
@@ -106,6 +107,7 @@ impl Core {
             connected: BTreeSet::new(),
             arrived: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            revision: 0,
         };
         for (node, record) in core.store.nodes()? {
             if !record.revoked {
@@ -165,7 +167,13 @@ impl Core {
             }
             _ => {}
         }
+        self.revision += 1;
         self.machine.handle(now, input);
+    }
+
+    /// A number that is another one after anything has changed that an operator may see.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Takes note of a contribution whose bytes arrived whole, with the right hash.
@@ -178,9 +186,11 @@ impl Core {
         ticket: Ticket,
     ) {
         if let Err(rejection) = self.check_shape(node, &contribution, &bytes) {
+            self.revision += 1;
             self.machine.refuse(&contribution.run, node, ticket, contribution.query, rejection);
             return;
         }
+        self.revision += 1;
         self.arrived.insert(ticket, bytes);
         self.machine.handle(now, Input::Arrived { node, contribution, ticket });
     }
@@ -388,6 +398,7 @@ impl Core {
         let bytes = serde_json::to_vec(&entry)
             .map_err(|error| CoreError::Corrupt { what: format!("run '{run}'"), why: error.to_string() })?;
         self.store.save_run(run, &bytes, now.unix_ms)?;
+        self.revision += 1;
         self.entries.insert(run.clone(), entry);
         Ok(())
     }
@@ -405,7 +416,7 @@ impl Core {
         Ok(())
     }
 
-    /// Puts a policy in force.
+    /// Puts a policy in force, or has it tried.
     ///
     /// # Errors
     /// [`CoreError::Run`] when no policy fits the wish.
@@ -414,8 +425,10 @@ impl Core {
         now: Now,
         run: &RunId,
         wish: &PolicyRequest,
+        purpose: Purpose,
     ) -> Result<PolicyVersion, CoreError> {
-        Ok(self.machine.set_policy(now, run, wish)?)
+        self.revision += 1;
+        Ok(self.machine.set_policy(now, run, wish, purpose)?)
     }
 
     /// The run a person means: the one named, or the newest.

@@ -45,6 +45,7 @@ pub(crate) struct Desk {
 pub(crate) struct Handle {
     questions: mpsc::Sender<Question>,
     ended: watch::Receiver<Option<Stopped>>,
+    revision: watch::Receiver<u64>,
 }
 
 /// The clock that the desk tells the time by.
@@ -69,10 +70,11 @@ impl Handle {
     pub(crate) fn start(core: Core, clock: Clock) -> std::io::Result<Self> {
         let (questions, asked) = mpsc::channel::<Question>();
         let (end, ended) = watch::channel(None);
+        let (changed, revision) = watch::channel(core.revision());
         let mut desk =
             Desk { core, now: clock.now(), outboxes: BTreeMap::new(), tickets: BTreeMap::new(), next: 0 };
         std::thread::Builder::new().name("exeunt-core".to_owned()).spawn(move || {
-            let result = desk.serve(&asked, clock);
+            let result = desk.serve(&asked, clock, &changed);
             if let Err(error) = &result {
                 tracing::error!("{error}");
             }
@@ -80,7 +82,7 @@ impl Handle {
             // Whoever still asks learns of it by the closed channel.
             let _ = end.send(Some(Stopped { why }));
         })?;
-        Ok(Self { questions, ended })
+        Ok(Self { questions, ended, revision })
     }
 
     /// Asks, and waits for the answer.
@@ -111,13 +113,25 @@ impl Handle {
         }
     }
 
+    /// Waits until the core's revision is another than `seen`, and returns it.
+    pub(crate) async fn changed(&self, seen: u64) -> Result<u64, Stopped> {
+        let mut revision = self.revision.clone();
+        let found = revision.wait_for(|now| *now != seen).await.map(|now| *now);
+        found.map_err(|_gone| self.reason())
+    }
+
     fn reason(&self) -> Stopped {
         self.ended.borrow().clone().unwrap_or(Stopped { why: None })
     }
 }
 
 impl Desk {
-    fn serve(&mut self, asked: &mpsc::Receiver<Question>, clock: Clock) -> Result<(), CoreError> {
+    fn serve(
+        &mut self,
+        asked: &mpsc::Receiver<Question>,
+        clock: Clock,
+        changed: &watch::Sender<u64>,
+    ) -> Result<(), CoreError> {
         loop {
             let wait = self.core.timeout().map_or(IDLE, |at| at.saturating_sub(clock.now().monotonic));
             let first = match asked.recv_timeout(wait) {
@@ -136,6 +150,8 @@ impl Desk {
             for effect in self.core.work(self.now)? {
                 self.perform(effect);
             }
+            let revision = self.core.revision();
+            changed.send_if_modified(|known| std::mem::replace(known, revision) != revision);
         }
     }
 

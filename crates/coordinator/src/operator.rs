@@ -7,8 +7,8 @@ use exeunt_link::limits::MAX_BLOB;
 use exeunt_link::{Blob, PeerId, Receiver, Secret, Sender, Token};
 use exeunt_network::Network;
 use exeunt_protocol::NodeId;
-use exeunt_protocol::coordinator::{Input, Now};
-use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
+use exeunt_protocol::coordinator::{Input, Now, Purpose};
+use exeunt_protocol::operator::{AuditLine, OperatorRequest, OperatorResponse};
 use exeunt_protocol::spec::RunFile;
 use exeunt_stats::Digest;
 use exeunt_store::TokenRecord;
@@ -20,6 +20,10 @@ use crate::service::Shared;
 
 /// Longest request.
 const MAX_REQUEST: usize = 1 << 20;
+/// How long a watcher is kept waiting when nothing changes; it then asks again.
+const WATCH: Duration = Duration::from_secs(30);
+/// Lines of the audit log in one answer.
+const AUDIT_LINES: usize = 1000;
 
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
@@ -34,6 +38,13 @@ pub(crate) async fn answer(
         OperatorRequest::PutBlob { blob, bytes } => put_blob(shared, blob, bytes, &mut receiver).await?,
         OperatorRequest::Token { valid_s, label } => token(shared, valid_s, label).await?,
         OperatorRequest::StartRun { file, network } => start_run(shared, *file, network).await?,
+        OperatorRequest::Watch { seen } => {
+            let now = match tokio::time::timeout(WATCH, shared.desk.changed(seen)).await {
+                Ok(now) => now?,
+                Err(_nothing_changed) => seen,
+            };
+            OperatorResponse::Changed { now }
+        }
         OperatorRequest::Revoke { node } => {
             let response = shared.desk.ask(move |desk| or_refused(revoke(desk, node))).await?;
             if response == OperatorResponse::Done {
@@ -72,8 +83,35 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
         }
         OperatorRequest::SetPolicy { run, wish } => {
             let run = core.run_named(run.as_ref())?;
-            let version = core.set_policy(now, &run, &wish)?;
+            let version = core.set_policy(now, &run, &wish, Purpose::Force)?;
             OperatorResponse::Policy { run, version }
+        }
+        OperatorRequest::TryPolicy { run, wish } => {
+            let run = core.run_named(run.as_ref())?;
+            let version = core.set_policy(now, &run, &wish, Purpose::Trial)?;
+            OperatorResponse::Policy { run, version }
+        }
+        OperatorRequest::Margins { run } => {
+            let run = core.run_named(run.as_ref())?;
+            OperatorResponse::Margins(core.machine.quantiles(&run).cloned().map(Box::new))
+        }
+        OperatorRequest::Coverage { run } => {
+            let run = core.run_named(run.as_ref())?;
+            OperatorResponse::Coverage(core.coverage(&run)?.map(Box::new))
+        }
+        OperatorRequest::Audit { from } => {
+            let lines = core.store().audit(from, AUDIT_LINES)?.into_iter();
+            OperatorResponse::Audit(
+                lines
+                    .map(|(number, entry)| AuditLine {
+                        number,
+                        at_ms: entry.at_ms,
+                        run: entry.run,
+                        node: entry.node,
+                        text: entry.text,
+                    })
+                    .collect(),
+            )
         }
         OperatorRequest::Snapshot { run } => {
             let run = core.run_named(run.as_ref())?;
@@ -84,6 +122,7 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
         }
         OperatorRequest::Token { .. }
         | OperatorRequest::Revoke { .. }
+        | OperatorRequest::Watch { .. }
         | OperatorRequest::PutBlob { .. }
         | OperatorRequest::StartRun { .. } => {
             OperatorResponse::Refused { why: "misdirected request".to_owned() }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_exits::{Part, Query};
-use exeunt_protocol::coordinator::{Now, Standing};
+use exeunt_protocol::coordinator::{Now, Purpose, RunStatus, Standing};
 use exeunt_protocol::operator::{
-    LateAnswer, NodePoint, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames, Withheld,
+    Coverage, LateAnswer, NodePoint, NodePolicy, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames,
+    Withheld,
 };
-use exeunt_protocol::{NodeId, QueryId, RunId};
+use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
 use exeunt_store::{NodeRecord, Seal};
 
@@ -23,6 +24,7 @@ impl Core {
         let seals = self.store.seals(run)?;
         let traffic = self.store.traffic(run)?;
         let asked = self.machine.queries(run);
+        let shown = shown_policies(&status, &asked);
         let mut nodes = Vec::new();
         for (node, record) in self.nodes_by_name()? {
             let took_part =
@@ -39,6 +41,7 @@ impl Core {
                 withheld: Vec::new(),
                 network_accuracy: None,
                 curve: Vec::new(),
+                policies: Vec::new(),
                 traffic: traffic
                     .iter()
                     .filter(|(_, of, _)| *of == node)
@@ -58,6 +61,20 @@ impl Core {
                 if let Some(table) = self.counted(run, *id, seal, node)? {
                     self.describe(run, query, &table, &mut report);
                 }
+            }
+            for (policy, query) in &shown {
+                let Some((id, seal)) = seals.get(*query) else { continue };
+                let table = self.counted(run, *id, seal, node)?;
+                let point = table.zip(self.entries.get(run)).and_then(|(table, entry)| {
+                    let curve = exeunt_exits::node_curve(&entry.context, asked.get(*query)?, &table)?;
+                    curve.points.into_iter().next()
+                });
+                report.policies.extend(point.map(|point| NodePolicy {
+                    version: *policy,
+                    cost: point.cost,
+                    accuracy: point.accuracy,
+                    left: point.exit_share,
+                }));
             }
             nodes.push(report);
         }
@@ -139,6 +156,33 @@ impl Core {
             }
             _ => {}
         }
+    }
+
+    /// How many samples of each class the nodes counted, by the last moments that were sealed.
+    ///
+    /// # Errors
+    /// [`CoreError`].
+    pub fn coverage(&self, run: &RunId) -> Result<Option<Coverage>, CoreError> {
+        let asked = self.machine.queries(run);
+        let seals = self.store.seals(run)?;
+        let moments = seals.iter().zip(&asked).rev().find_map(|((id, seal), query)| match query {
+            Query::Moments { second, .. } if seal.merged.is_some() => Some((id, seal, second)),
+            _ => None,
+        });
+        let (Some((id, seal, second)), Some(entry)) = (moments, self.entries.get(run)) else {
+            return Ok(None);
+        };
+        let shape: MomentsShape = entry.context.moments_shape(second);
+        let mut nodes = Vec::new();
+        for (node, ..) in &seal.cohort {
+            if let Some(table) = self.counted(run, *id, seal, *node)?
+                && let Ok(view) = MomentsView::new(&shape, &table)
+            {
+                // Every exit sees the same samples.
+                nodes.push((*node, view.count(0)));
+            }
+        }
+        Ok(Some(Coverage { classes: entry.context.class_names.clone(), nodes }))
     }
 
     /// The nodes, with those that were shut out.
@@ -261,6 +305,19 @@ fn withheld(
 /// Whether a query's answer is shown node by node.
 fn tells_of_nodes(query: &Query) -> bool {
     matches!(query, Query::Census | Query::Moments { .. }) || on_evaluation(query)
+}
+
+/// The policy in force and the one tried last, if they are measured, with the place of the query that measured each.
+///
+/// After the query that reads the curve, every query measures one policy, in the order in which they were recorded.
+fn shown_policies(status: &RunStatus, asked: &[Query]) -> Vec<(PolicyVersion, usize)> {
+    let Some(curve) = asked.iter().position(on_evaluation) else { return Vec::new() };
+    let of = |purpose: Purpose| {
+        let place = status.policies.iter().rposition(|policy| policy.purpose == purpose)?;
+        Some((status.policies[place].version, curve + 1 + place))
+    };
+    let both = [of(Purpose::Force), of(Purpose::Trial)].into_iter().flatten();
+    both.filter(|(_, query)| *query < asked.len()).collect()
 }
 
 /// The first of these reads the fleet's curve; later ones measure single policies.

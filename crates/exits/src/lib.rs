@@ -43,7 +43,7 @@ pub use pool::{ParsePoolError, Pool, PoolError};
 pub use program::{
     ChooseError, ExitReport, NodeCurve, PolicyRequest, Program, ProgramError, RunResult, node_curve,
 };
-pub use quantiles::{Distribution, HistogramError, Quantiles};
+pub use quantiles::{Distribution, DistributionError, HistogramError, Quantiles};
 pub use query::{Query, QueryError};
 pub use rule::{ParseRuleError, Rule};
 pub use score::{DecideError, Decision, MARGIN_LIMIT, margin};

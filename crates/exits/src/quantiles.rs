@@ -5,6 +5,7 @@
 //! divides the bins that hold too much, until a quantile is good to 1/256 of the samples.
 
 use exeunt_stats::{Layout, Table};
+use serde::{Deserialize, Serialize};
 
 use crate::rule::Rule;
 
@@ -81,14 +82,79 @@ pub(crate) fn bin_of(edges: &[f64], margin: f64) -> usize {
 }
 
 /// The margins of all samples at one exit by one rule, as a histogram, right and wrong apart.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Bins")]
 pub struct Distribution {
     edges: Vec<f64>,
     right: Vec<u64>,
     wrong: Vec<u64>,
 }
 
+/// A histogram as it comes from elsewhere.
+#[derive(Deserialize)]
+struct Bins {
+    edges: Vec<f64>,
+    right: Vec<u64>,
+    wrong: Vec<u64>,
+}
+
+/// Why numbers are not a histogram of margins.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DistributionError {
+    /// There is one bin more than there are edges, right and wrong alike.
+    #[error("{right} and {wrong} bins, expected {expected} of each")]
+    Bins {
+        /// Bins of samples that are right.
+        right: usize,
+        /// Bins of samples that are wrong.
+        wrong: usize,
+        /// One more than there are edges.
+        expected: usize,
+    },
+    /// Edges are finite and ascend.
+    #[error("the edges do not ascend")]
+    Edges,
+}
+
+impl TryFrom<Bins> for Distribution {
+    type Error = DistributionError;
+
+    fn try_from(Bins { edges, right, wrong }: Bins) -> Result<Self, DistributionError> {
+        let expected = edges.len() + 1;
+        if right.len() != expected || wrong.len() != expected {
+            return Err(DistributionError::Bins { right: right.len(), wrong: wrong.len(), expected });
+        }
+        let ascend =
+            edges.iter().all(|edge| edge.is_finite()) && edges.windows(2).all(|pair| pair[0] < pair[1]);
+        if ascend { Ok(Self { edges, right, wrong }) } else { Err(DistributionError::Edges) }
+    }
+}
+
 impl Distribution {
+    /// Edges of the bins, ascending; there is one bin more.
+    #[must_use]
+    pub fn edges(&self) -> &[f64] {
+        &self.edges
+    }
+
+    /// Samples between two shares of the surest, `from < to`, that are right and that are wrong; on the straight line
+    /// within a bin. Shares because margins have no scale of their own.
+    #[must_use]
+    pub fn between(&self, from: f64, to: f64) -> (f64, f64) {
+        let samples = self.samples() as f64;
+        let (mut right, mut wrong, mut above) = (0.0, 0.0, 0.0);
+        for bin in (0..self.right.len()).rev() {
+            let mass = self.mass(bin) as f64;
+            let shared = ((above + mass).min(to * samples) - above.max(from * samples)).max(0.0);
+            if shared > 0.0 {
+                right += self.right[bin] as f64 * shared / mass;
+                wrong += self.wrong[bin] as f64 * shared / mass;
+            }
+            above += mass;
+        }
+        (right, wrong)
+    }
+
     /// Samples.
     #[must_use]
     pub fn samples(&self) -> u64 {
@@ -227,7 +293,8 @@ impl Distribution {
 }
 
 /// The margins of all samples of a part, at every exit and by every rule that is available there.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Quantiles {
     exits: Vec<Vec<(Rule, Distribution)>>,
 }
@@ -468,6 +535,29 @@ mod tests {
         assert_eq!(distribution.fraction_right(0.7), 20.0 / 35.0);
         assert_eq!(distribution.fraction_right(0.0), 1.0);
         assert_eq!(distribution.fraction_right(0.95), 0.0);
+    }
+
+    #[test]
+    fn samples_are_counted_between_shares_of_the_surest() {
+        let distribution =
+            Distribution { edges: vec![0.0, 1.0], right: vec![2, 4, 10], wrong: vec![8, 6, 0] };
+        assert_eq!(distribution.between(0.0, 1.0), (16.0, 14.0));
+        assert_eq!(distribution.between(0.0, 1.0 / 3.0), (10.0, 0.0));
+        assert_eq!(distribution.between(0.5, 0.5), (0.0, 0.0));
+        let (right, wrong) = distribution.between(1.0 / 3.0, 0.5);
+        assert!((right - 2.0).abs() < 1e-9 && (wrong - 3.0).abs() < 1e-9, "{right} {wrong}");
+    }
+
+    #[test]
+    fn quantiles_survive_json_and_nonsense_is_refused() {
+        let (quantiles, _) = refined(&[1.0, 2.0, -3.0, 1e12]);
+        let json = serde_json::to_string(&quantiles).unwrap();
+        assert_eq!(serde_json::from_str::<Quantiles>(&json).unwrap(), quantiles);
+        let read = |json: &str| serde_json::from_str::<Distribution>(json).unwrap_err().to_string();
+        let short = read(r#"{"edges":[0.0],"right":[1],"wrong":[1,2]}"#);
+        assert!(short.contains("1 and 2 bins, expected 2 of each"), "{short}");
+        let falling = read(r#"{"edges":[1.0,0.0],"right":[1,1,1],"wrong":[0,0,0]}"#);
+        assert!(falling.contains("the edges do not ascend"), "{falling}");
     }
 
     #[test]

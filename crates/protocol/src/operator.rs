@@ -3,7 +3,7 @@
 //! One request and one response per stream, opened with [`Request::Operator`](crate::message::Request) by a peer
 //! whose certificate says *operator*. Responses are JSON on the wire: they are what `--json` prints.
 
-use exeunt_exits::PolicyRequest;
+use exeunt_exits::{PolicyRequest, Quantiles};
 use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,33 @@ pub enum OperatorRequest {
         /// Which policy.
         wish: PolicyRequest,
     },
+    /// Have a policy measured on the calibration part without putting it in force.
+    TryPolicy {
+        /// For which run; the newest, if none is named.
+        run: Option<RunId>,
+        /// Which policy.
+        wish: PolicyRequest,
+    },
+    /// Wait until something has changed since a revision, or for half a minute.
+    Watch {
+        /// The revision that is known.
+        seen: u64,
+    },
+    /// Margins at every exit on the calibration part, so that shares can be turned into thresholds.
+    Margins {
+        /// Which run; the newest, if none is named.
+        run: Option<RunId>,
+    },
+    /// How many samples of each class every node counted.
+    Coverage {
+        /// Which run; the newest, if none is named.
+        run: Option<RunId>,
+    },
+    /// Lines of the audit log.
+    Audit {
+        /// Number of the first line wanted.
+        from: u64,
+    },
     /// The merged tables and fitted heads of a run.
     Snapshot {
         /// Which run; the newest, if none is named.
@@ -106,6 +133,17 @@ pub enum OperatorResponse {
         /// Its version.
         version: PolicyVersion,
     },
+    /// The revision now. Revisions only tell "as before" from "changed"; a restarted coordinator counts anew.
+    Changed {
+        /// The revision.
+        now: u64,
+    },
+    /// Margins; none before they are known.
+    Margins(Option<Box<Quantiles>>),
+    /// Samples per class and node; none before they are counted.
+    Coverage(Option<Box<Coverage>>),
+    /// Lines of the audit log, oldest first.
+    Audit(Vec<AuditLine>),
     /// Names of the blobs that make up a snapshot; they can be fetched.
     Snapshot(Box<SnapshotNames>),
     /// The wish was not granted.
@@ -195,6 +233,8 @@ pub struct NodeReport {
     pub withheld: Vec<Withheld>,
     /// Accuracy of the network on its evaluation part.
     pub network_accuracy: Option<f64>,
+    /// The policy in force and the one tried last, on its samples, once measured.
+    pub policies: Vec<NodePolicy>,
     /// Its own curve over the fleet's policies: cost and accuracy on its evaluation part.
     pub curve: Vec<NodePoint>,
     /// Bytes it sent and received for each query.
@@ -208,6 +248,44 @@ pub struct NodePoint {
     pub cost: f64,
     /// Share of its evaluation samples that were right.
     pub accuracy: f64,
+}
+
+/// What a policy does on one node's samples: of the evaluation part if it was set, of the calibration part if it was
+/// only tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodePolicy {
+    /// The policy's version.
+    pub version: PolicyVersion,
+    /// Mean cost, a share of the bare network's MACs.
+    pub cost: f64,
+    /// Share of the samples that were right.
+    pub accuracy: f64,
+    /// Share of the samples that left at each exit; the network's own output is last.
+    pub left: Vec<f64>,
+}
+
+/// Samples of the statistics part per class and node. Classes that a node withheld are 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Class names in order.
+    pub classes: Vec<String>,
+    /// Nodes with a count per class.
+    pub nodes: Vec<(NodeId, Vec<u64>)>,
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditLine {
+    /// Its number.
+    pub number: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The run it belongs to.
+    pub run: Option<RunId>,
+    /// The node it belongs to.
+    pub node: Option<NodeId>,
+    /// What happened.
+    pub text: String,
 }
 
 /// Bytes of one query on one node's connection, payload and framing, without QUIC's own headers.

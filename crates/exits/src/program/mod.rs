@@ -4,7 +4,8 @@
 //! the answers alone, so whoever keeps those can rebuild it by going through them again.
 //!
 //! Census → Range → Moments → (Spread) → Confidence, refined → Evaluate on the calibration part, searching → Evaluate
-//! on the evaluation part. Then it rests, and measures single policies when asked to ([`Program::preview`]).
+//! on the evaluation part. Then it rests, and measures single policies when asked to ([`Program::preview`]): those that
+//! were chosen on the evaluation part, those that are only tried on the calibration part.
 
 mod choose;
 mod result;
@@ -97,7 +98,7 @@ enum Stage {
     Confidence { round: usize },
     Searching(Box<Search>),
     Reporting,
-    Previewing,
+    Previewing(Part),
     Resting,
 }
 
@@ -116,7 +117,7 @@ pub struct Program {
     calibrated: Vec<CurvePoint>,
     fixed: Vec<CurvePoint>,
     result: Option<RunResult>,
-    waiting: VecDeque<Policy>,
+    waiting: VecDeque<(Part, Policy)>,
     previews: Vec<CurvePoint>,
 }
 
@@ -178,9 +179,9 @@ impl Program {
         &self.previews
     }
 
-    /// Has policies measured on the evaluation part, after what is being measured now.
-    pub fn preview(&mut self, policies: Vec<Policy>) {
-        self.waiting.extend(policies);
+    /// Has policies measured on a part, after what is being measured now.
+    pub fn preview(&mut self, part: Part, policies: Vec<Policy>) {
+        self.waiting.extend(policies.into_iter().map(|policy| (part, policy)));
         if matches!(self.stage, Stage::Resting) {
             self.rest();
         }
@@ -238,8 +239,8 @@ impl Program {
                 self.searched(table, &policies, *search)
             }
             (Stage::Reporting, Query::Evaluate { policies, .. }) => self.reported(table, policies),
-            (Stage::Previewing, Query::Evaluate { policies, .. }) => {
-                let tally = self.tally(table, &policies, Part::Evaluation)?;
+            (Stage::Previewing(part), Query::Evaluate { policies, .. }) => {
+                let tally = self.tally(table, &policies, part)?;
                 self.previews.extend(read_points(&self.context.cost, &policies, &tally));
                 self.rest();
                 Ok(())
@@ -408,12 +409,14 @@ impl Program {
 
     /// Measures what was asked for in the meantime, or rests.
     fn rest(&mut self) {
-        let policies: Vec<Policy> = self.waiting.drain(..).collect();
-        if policies.is_empty() {
+        let Some((part, _)) = self.waiting.front() else {
             self.stage = Stage::Resting;
-        } else {
-            self.evaluate(Part::Evaluation, policies);
-            self.stage = Stage::Previewing;
-        }
+            return;
+        };
+        let part = *part;
+        let alike = self.waiting.iter().take_while(|(of, _)| *of == part).count();
+        let policies = self.waiting.drain(..alike).map(|(_, policy)| policy).collect();
+        self.evaluate(part, policies);
+        self.stage = Stage::Previewing(part);
     }
 }

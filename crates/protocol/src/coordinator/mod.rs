@@ -22,13 +22,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_exits::{ChooseError, PolicyRequest, ProgramError, Query, RunContext};
+use exeunt_exits::{ChooseError, PolicyRequest, ProgramError, Quantiles, Query, RunContext};
 use exeunt_stats::{Digest, Table};
 
 use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use crate::message::{Ack, Activity, BlobRef, Contribution, Desired, FromNode, Hello, Refusal, Rejection};
 use run::RunState;
-pub use run::{PolicyRecord, RunOptions};
+pub use run::{PolicyRecord, Purpose, RunOptions};
 pub use status::{
     ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, Standing, Waiting,
 };
@@ -327,7 +327,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Puts a policy in force, and has it measured on the evaluation part.
+    /// Puts a policy in force and has it measured on the evaluation part, or only tries it on the calibration part.
     ///
     /// # Errors
     /// [`RunError`]: no such run, or no policy fits the request.
@@ -336,12 +336,17 @@ impl Coordinator {
         now: Now,
         run: &RunId,
         request: &PolicyRequest,
+        purpose: Purpose,
     ) -> Result<PolicyVersion, RunError> {
         let state = self.run_mut(run)?;
         let mut outputs = VecDeque::new();
-        let version = state.set_policy(now, request, &mut outputs)?;
+        let version = state.set_policy(now, request, purpose, &mut outputs)?;
         self.outputs.append(&mut outputs);
-        self.audit(Some(run), None, format!("policy {} set: {request}", version.0));
+        let word = match purpose {
+            Purpose::Force => "set",
+            Purpose::Trial => "tried",
+        };
+        self.audit(Some(run), None, format!("policy {} {word}: {request}", version.0));
         self.close_what_is_complete(now);
         Ok(version)
     }
@@ -387,6 +392,11 @@ impl Coordinator {
             .get(run)
             .map(|run| run.history.iter().map(|closed| closed.asked.clone()).collect())
             .unwrap_or_default()
+    }
+
+    /// What margins a run's samples have on the calibration part; none before they are known.
+    pub fn quantiles(&self, run: &RunId) -> Option<&Quantiles> {
+        self.runs.get(run)?.program.quantiles()
     }
 
     /// The runs, oldest id first.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_exits::{Policy, PolicyRequest, Program, ProgramError, Query, RunContext};
+use exeunt_exits::{Part, Policy, PolicyRequest, Program, ProgramError, Query, RunContext};
 use exeunt_stats::{Digest, Table};
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub struct RunOptions {
     pub min_nodes: u32,
 }
 
-/// A policy that was put in force.
+/// A policy that was put in force, or only tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyRecord {
     /// Its version.
@@ -38,6 +38,21 @@ pub struct PolicyRecord {
     pub asked: String,
     /// When, in milliseconds since 1970.
     pub set_at_ms: u64,
+    /// Whether it was only to be measured.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+/// What a policy was recorded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// It was put in force, and is measured on the evaluation part.
+    #[default]
+    Force,
+    /// It was tried: measured on the calibration part, and never sent to a node to infer with. Choosing among drafts on
+    /// the evaluation part would spoil the figures that are read there.
+    Trial,
 }
 
 /// A query that is open or being sealed.
@@ -145,7 +160,11 @@ impl RunState {
         if self.program.query().is_none()
             && let Some(record) = self.policies.get(self.measured)
         {
-            self.program.preview(vec![record.policy.clone()]);
+            let part = match record.purpose {
+                Purpose::Force => Part::Evaluation,
+                Purpose::Trial => Part::Calibration,
+            };
+            self.program.preview(part, vec![record.policy.clone()]);
             self.measured += 1;
         }
     }
@@ -266,7 +285,7 @@ impl RunState {
             Some(error) => self.fail(&error, outputs),
             None => self.open_next(now, outputs),
         }
-        if let Some(record) = self.policies.last().cloned() {
+        if let Some(record) = self.policies.iter().rfind(|record| record.purpose == Purpose::Force).cloned() {
             self.put_in_force(&record, outputs);
         }
         if history.stopped {
@@ -279,6 +298,7 @@ impl RunState {
         &mut self,
         now: Now,
         request: &PolicyRequest,
+        purpose: Purpose,
         outputs: &mut VecDeque<Output>,
     ) -> Result<PolicyVersion, RunError> {
         if self.is_stopped() {
@@ -286,9 +306,12 @@ impl RunState {
         }
         let policy = self.program.choose(request)?;
         let version = PolicyVersion(self.policies.last().map_or(0, |last| last.version.0) + 1);
-        let record = PolicyRecord { version, policy, asked: request.to_string(), set_at_ms: now.unix_ms };
+        let record =
+            PolicyRecord { version, policy, asked: request.to_string(), set_at_ms: now.unix_ms, purpose };
         outputs.push_back(Output::SavePolicy { run: self.id.clone(), record: record.clone() });
-        self.put_in_force(&record, outputs);
+        if purpose == Purpose::Force {
+            self.put_in_force(&record, outputs);
+        }
         self.policies.push(record);
         if matches!(self.phase, Phase::Ready) {
             self.open_next(now, outputs);

@@ -4,7 +4,7 @@ use exeunt_exits::{Policy, RunResult};
 use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::run::{Phase, RunState};
+use super::run::{Phase, Purpose, RunState};
 use super::{Coordinator, RunError, describe, unknown};
 use crate::ids::{NodeId, PolicyVersion, QueryId, RunId};
 
@@ -70,18 +70,22 @@ pub struct NodeAnswer {
     pub reason: String,
 }
 
-/// A policy that was set.
+/// A policy that was set or tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyStatus {
-    /// Its version; the highest is in force.
+    /// Its version; of those that were set, the highest is in force.
     pub version: PolicyVersion,
+    /// Whether it was set or only tried. It is measured on the evaluation part or on the calibration part accordingly.
+    pub purpose: Purpose,
+    /// When, in milliseconds since 1970.
+    pub set_at_ms: u64,
     /// The wish it came from.
     pub asked: String,
     /// The policy.
     pub policy: Policy,
-    /// Mean cost on the evaluation part, once measured; a share of the bare network's MACs.
+    /// Mean cost, once measured; a share of the bare network's MACs.
     pub cost: Option<f64>,
-    /// Accuracy on the evaluation part, once measured.
+    /// Accuracy, once measured.
     pub accuracy: Option<f64>,
     /// Share of the samples that left at each exit; the network's own output is last.
     pub left: Vec<f64>,
@@ -121,7 +125,7 @@ pub struct RunStatus {
     pub snapshot: Option<Digest>,
     /// What was measured, when everything is.
     pub result: Option<RunResult>,
-    /// Every policy that was set.
+    /// Every policy that was set or tried, oldest first.
     pub policies: Vec<PolicyStatus>,
 }
 
@@ -140,6 +144,13 @@ pub struct NodeStatus {
     pub software: Option<String>,
     /// Name and version of its engine.
     pub engine: Option<String>,
+}
+
+impl RunStatus {
+    /// The policy that nodes are to infer with.
+    pub fn in_force(&self) -> Option<&PolicyStatus> {
+        self.policies.iter().rfind(|policy| policy.purpose == Purpose::Force)
+    }
 }
 
 impl Coordinator {
@@ -263,6 +274,8 @@ fn policies(state: &RunState) -> Vec<PolicyStatus> {
         let point = measured.get(i);
         PolicyStatus {
             version: record.version,
+            purpose: record.purpose,
+            set_at_ms: record.set_at_ms,
             asked: record.asked.clone(),
             policy: record.policy.clone(),
             cost: point.map(|point| point.cost),

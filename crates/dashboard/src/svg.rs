@@ -4,15 +4,18 @@ use std::fmt::Write as _;
 
 /// One line or set of marks.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Series {
-    pub(crate) name: String,
+pub struct Series {
+    /// What the legend calls it.
+    pub name: String,
     /// Cost and accuracy, both 0..1, in order of cost.
-    pub(crate) points: Vec<(f64, f64)>,
-    pub(crate) style: Style,
+    pub points: Vec<(f64, f64)>,
+    /// How it is drawn.
+    pub style: Style,
 }
 
+/// How a series is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
+pub enum Style {
     /// The fleet's front.
     Front,
     /// "Everyone stops at exit e".
@@ -31,7 +34,7 @@ const TOP: f64 = 56.0;
 const BOTTOM: f64 = 64.0;
 
 /// Draws the series. Axes run over whole tenths (cost) and over round steps (accuracy) that hold every point.
-pub(crate) fn draw(title: &str, series: &[Series]) -> String {
+pub fn draw(title: &str, series: &[Series]) -> String {
     let axes = Axes::around(series);
     let mut svg = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">

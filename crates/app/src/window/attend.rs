@@ -1,0 +1,169 @@
+//! Staying in touch with a coordinator: connect, look when something changed, connect again when it is gone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use exeunt_coordinator::{ClientError, Home, OperatorClient};
+use exeunt_exits::Quantiles;
+use exeunt_protocol::RunId;
+use exeunt_protocol::operator::{
+    AuditLine, Coverage, NodeRow, OperatorRequest, OperatorResponse, RunReport, RunRow,
+};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// Pause between two looks, so that a busy fleet cannot keep two processes busy with looking.
+const PAUSE: Duration = Duration::from_millis(150);
+/// And at least this many times as long as the look took.
+const PAUSE_FACTOR: u32 = 3;
+/// First and longest wait before a coordinator that does not answer is called again.
+const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
+/// Lines of the audit log that are kept.
+const LINES: usize = 5000;
+
+/// Everything a coordinator was seen to say. Parts that did not change are the same allocations as before.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) nodes: Arc<[NodeRow]>,
+    pub(crate) runs: Arc<[RunRow]>,
+    pub(crate) report: Option<Arc<RunReport>>,
+    pub(crate) margins: Option<Arc<Quantiles>>,
+    pub(crate) coverage: Option<Arc<Coverage>>,
+    pub(crate) audit: Arc<[AuditLine]>,
+}
+
+/// News of the connection.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It is up.
+    Up(Arc<OperatorClient>),
+    /// Something may have changed.
+    Seen(Box<Seen>),
+    /// It is gone, and why.
+    Down(String),
+}
+
+/// Attends to the coordinator of a folder until the receiver of the news is gone. `look_at` names the run to look at,
+/// the newest if none; `again` cuts a wait short.
+pub(crate) async fn attend(
+    home: Home,
+    mut look_at: watch::Receiver<Option<RunId>>,
+    again: Arc<Notify>,
+    news: mpsc::Sender<News>,
+) {
+    let mut wait = AGAIN[0];
+    loop {
+        let why = match OperatorClient::connect(&home).await {
+            Ok(client) => {
+                let client = Arc::new(client);
+                wait = AGAIN[0];
+                if news.send(News::Up(Arc::clone(&client))).await.is_err() {
+                    return;
+                }
+                match look_on(&client, &mut look_at, &news).await {
+                    Ok(()) => return,
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        if news.send(News::Down(why)).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(AGAIN[1]),
+            () = again.notified() => wait = AGAIN[0],
+        }
+    }
+}
+
+/// Looks whenever something changed; returns when nobody wants the news any more.
+async fn look_on(
+    client: &OperatorClient,
+    look_at: &mut watch::Receiver<Option<RunId>>,
+    news: &mpsc::Sender<News>,
+) -> Result<(), ClientError> {
+    let mut seen = Seen::default();
+    let mut revision = 0;
+    loop {
+        let start = Instant::now();
+        let wanted = look_at.borrow_and_update().clone();
+        look(client, wanted, &mut seen).await?;
+        if news.send(News::Seen(Box::new(seen.clone()))).await.is_err() {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE.max(start.elapsed() * PAUSE_FACTOR)).await;
+        let watch = OperatorRequest::Watch { seen: revision };
+        tokio::select! {
+            changed = client.ask(&watch) => {
+                if let OperatorResponse::Changed { now } = changed? {
+                    revision = now;
+                }
+            }
+            changed = look_at.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+            }
+            () = news.closed() => return Ok(()),
+        }
+    }
+}
+
+/// One look at everything.
+async fn look(client: &OperatorClient, run: Option<RunId>, seen: &mut Seen) -> Result<(), ClientError> {
+    if let OperatorResponse::Nodes(nodes) = client.ask(&OperatorRequest::Nodes).await? {
+        replace(&mut seen.nodes, nodes);
+    }
+    if let OperatorResponse::Runs(runs) = client.ask(&OperatorRequest::Runs).await? {
+        replace(&mut seen.runs, runs);
+    }
+    let from = seen.audit.last().map_or(0, |line| line.number + 1);
+    if let OperatorResponse::Audit(lines) = client.ask(&OperatorRequest::Audit { from }).await?
+        && !lines.is_empty()
+    {
+        let surplus = (seen.audit.len() + lines.len()).saturating_sub(LINES);
+        let known = seen.audit.iter().cloned();
+        seen.audit = known.chain(lines).skip(surplus).collect();
+    }
+    let named = run.filter(|run| seen.runs.iter().any(|row| row.run == *run));
+    let Some(run) = named.or_else(|| seen.runs.last().map(|row| row.run.clone())) else { return Ok(()) };
+    if seen.report.as_ref().is_none_or(|report| report.status.run != run) {
+        *seen = Seen { report: None, margins: None, coverage: None, ..std::mem::take(seen) };
+    }
+    if let OperatorResponse::Show(report) =
+        client.ask(&OperatorRequest::Show { run: Some(run.clone()) }).await?
+    {
+        // Whether a coverage is old can be told by the queries that were answered since.
+        let moments =
+            |report: &RunReport| report.status.queries.iter().filter(|q| q.name == "moments").count();
+        let stale = seen.report.as_ref().is_none_or(|known| moments(known) != moments(&report));
+        if stale {
+            seen.coverage = None;
+        }
+        if seen.report.as_deref() != Some(&*report) {
+            seen.report = Some(Arc::from(report));
+        }
+    }
+    let status = seen.report.as_ref().map(|report| &report.status);
+    let counted = status.is_some_and(|status| status.snapshot.is_some());
+    let measured = status.is_some_and(|status| status.result.is_some());
+    if counted && seen.coverage.is_none() {
+        let request = OperatorRequest::Coverage { run: Some(run.clone()) };
+        if let OperatorResponse::Coverage(Some(coverage)) = client.ask(&request).await? {
+            seen.coverage = Some(Arc::from(coverage));
+        }
+    }
+    if measured && seen.margins.is_none() {
+        let request = OperatorRequest::Margins { run: Some(run) };
+        if let OperatorResponse::Margins(Some(margins)) = client.ask(&request).await? {
+            seen.margins = Some(Arc::from(margins));
+        }
+    }
+    Ok(())
+}
+
+fn replace<T: PartialEq>(known: &mut Arc<[T]>, found: Vec<T>) {
+    if **known != *found {
+        *known = found.into();
+    }
+}

@@ -1,0 +1,62 @@
+//! What survives a restart: how the window looks, what is shown, policies with a name.
+
+use std::collections::BTreeSet;
+
+use exeunt_exits::Policy;
+use serde::{Deserialize, Serialize};
+
+use crate::state::Level;
+use crate::theme::Scheme;
+use crate::views::{Column, Page, Series};
+
+/// See the [module](self). Unknown and missing keys are fine, so that versions can be mixed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Dark, light or as the system has it.
+    pub scheme: Scheme,
+    /// Scale of everything, 1 is usual.
+    pub scale: f32,
+    /// The page that is open.
+    pub page: Page,
+    /// Whether the navigation shows words.
+    pub wide: bool,
+    /// Columns of the fleet's table that are shown.
+    pub columns: BTreeSet<Column>,
+    /// What the trade-off leaves out.
+    pub hidden: BTreeSet<Series>,
+    /// Whether a draft is measured whenever it was changed.
+    pub measure_at_once: bool,
+    /// Least important level that the log shows.
+    pub log_level: Level,
+    /// Policies with a name.
+    pub named: Vec<NamedPolicy>,
+    /// Size of the window when it was closed, in points.
+    pub size: Option<[f32; 2]>,
+}
+
+/// A policy with a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedPolicy {
+    /// The name.
+    pub name: String,
+    /// The policy.
+    pub policy: Policy,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            scheme: Scheme::System,
+            scale: 1.0,
+            page: Page::TradeOff,
+            wide: true,
+            columns: Column::USUAL.into_iter().collect(),
+            hidden: BTreeSet::new(),
+            measure_at_once: true,
+            log_level: Level::Info,
+            named: Vec::new(),
+            size: None,
+        }
+    }
+}
