@@ -62,7 +62,11 @@ enum Command {
         threads: Option<u16>,
     },
     /// Run until stopped; reconnects by itself
-    Start,
+    Start {
+        /// End when stdin does, so that a process that starts nodes never leaves them behind
+        #[arg(long)]
+        until_stdin_ends: bool,
+    },
     /// What the node is doing
     Status {
         /// One JSON document instead of lines (docs/json.md)
@@ -104,7 +108,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Join { token, data, name, share, threads } => {
             join(&home, &token, &data, name, share, threads)
         }
-        Command::Start => start(home),
+        Command::Start { until_stdin_ends } => start(home, until_stdin_ends),
         Command::Status { json } => status(&home, json),
         Command::Classify { files, json } => classify(&home, &files, json),
     };
@@ -223,9 +227,29 @@ fn host_name() -> String {
     if name.trim().is_empty() { "node".to_owned() } else { name.trim().to_owned() }
 }
 
-fn start(home: Home) -> anyhow::Result<ExitCode> {
-    runtime()?.block_on(crate::service::run(home, stop_signal()))?;
+fn start(home: Home, until_stdin_ends: bool) -> anyhow::Result<ExitCode> {
+    runtime()?.block_on(async {
+        let stop = async {
+            tokio::select! {
+                () = stop_signal() => {}
+                () = stdin_end(), if until_stdin_ends => {}
+            }
+        };
+        crate::service::run(home, stop).await
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves when stdin ends. A thread reads it: the runtime would wait for a read of its own when the service ends.
+async fn stdin_end() {
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        // An error is an end, too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(end);
+    });
+    // Only ever dropped.
+    let _ = ended.await;
 }
 
 /// Resolves when the process is asked to stop.

@@ -7,6 +7,8 @@ use crate::spec::{DataFormat, PartSpec, RunFile};
 
 /// A run file longer than this is refused unread.
 pub const MAX_RUN_FILE_BYTES: usize = 1 << 20;
+/// Longest deadline of a query, in seconds: a year.
+pub const MAX_DEADLINE_S: u64 = 31_536_000;
 
 /// Why a run file was refused. `file` is the name it goes by.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -143,7 +145,7 @@ impl RunFile {
         if self.federation.quorum == 0 {
             return Err(wrong("federation.quorum", 0, "at least 1"));
         }
-        if !(1..=31_536_000).contains(&self.federation.deadline_s) {
+        if !(1..=MAX_DEADLINE_S).contains(&self.federation.deadline_s) {
             return Err(wrong("federation.deadline_s", self.federation.deadline_s, "1 second to 1 year"));
         }
         Ok(())
