@@ -51,7 +51,10 @@ async fn a_federation_on_loopback_that_declines_altogether_is_not_waited_for() {
     let run = federation.start_run(&plan).await.unwrap();
     let waited = federation.wait(&run, |_report| {});
     let error = tokio::time::timeout(std::time::Duration::from_secs(240), waited).await.unwrap().unwrap_err();
-    assert!(matches!(&error, LocalError::Stuck { answers: 0, declined, .. } if declined.len() == 2), "{error}");
+    assert!(
+        matches!(&error, LocalError::Stuck { answers: 0, declined, .. } if declined.len() == 2),
+        "{error}"
+    );
     assert!(error.to_string().contains("range has 0 of 1 answers"), "{error}");
     nodes.shutdown().await;
     federation.stop().await.unwrap();
