@@ -426,3 +426,55 @@ fn an_answer_after_the_deadline_is_stored_and_shown() {
     let text = federation.operator(&["run", "show"]).ok();
     assert!(text.contains("node-0 answered after the query had closed"), "{text}");
 }
+
+/// Whether a process is there and has not ended.
+#[cfg(target_os = "linux")]
+fn is_alive(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name in brackets; a zombie has ended.
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// A demo with two nodes at work, in a folder for temporary files of its own; the nodes' processes.
+#[cfg(target_os = "linux")]
+fn demo_at_work(folder: &Path) -> (common::Process, Vec<u64>) {
+    let mut command = exeunt(&["demo", "--headless", "--nodes", "2"]);
+    let demo = common::Process::start(command.env("TMPDIR", folder), folder.with_extension("log"));
+    let pids = wait_for("the demo's node processes", || {
+        let made = std::fs::read_dir(folder).ok()?.flatten().next()?.path();
+        let pid = |node: usize| {
+            let status = std::fs::read(made.join(format!("node-{node}/status.json"))).ok()?;
+            serde_json::from_slice::<Value>(&status).ok()?["pid"].as_u64()
+        };
+        Some(vec![pid(0)?, pid(1)?])
+    });
+    assert!(pids.iter().all(|pid| is_alive(*pid)), "{}", demo.text());
+    (demo, pids)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_demo_that_is_told_to_stop_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("temporary");
+    std::fs::create_dir(&place).unwrap();
+    for signal in ["TERM", "INT"] {
+        let (mut demo, nodes) = demo_at_work(&place);
+        demo.signal(signal);
+        assert_eq!(demo.exit_code(), 130, "{}", demo.text());
+        assert!(!nodes.iter().any(|pid| is_alive(*pid)), "{nodes:?}");
+        let left: Vec<_> = std::fs::read_dir(&place).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nodes_of_a_demo_that_is_killed_end_by_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("temporary");
+    std::fs::create_dir(&place).unwrap();
+    let (mut demo, nodes) = demo_at_work(&place);
+    demo.kill();
+    wait_for("the end of the demo's nodes", || (!nodes.iter().any(|pid| is_alive(*pid))).then_some(()));
+}

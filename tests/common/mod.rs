@@ -135,7 +135,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(command: &mut Command, log: PathBuf) -> Self {
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let child = command.stdout(Stdio::null()).stderr(file).spawn().expect("the binary starts");
         Self { child: Some(Killed(child)), log }
@@ -155,6 +155,14 @@ impl Process {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("it runs");
         wait_for("the end of a process", || child.0.try_wait().unwrap())
+    }
+
+    /// Its exit code, or that of the shell's convention where a signal ended it.
+    #[cfg(unix)]
+    pub(crate) fn exit_code(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = self.wait();
+        status.code().or_else(|| Some(128 + status.signal()?)).expect("it ended")
     }
 
     /// Sends a signal by its name.

@@ -1,7 +1,9 @@
 //! `exeunt demo`: the whole job, over real QUIC, on what ships.
 
+use std::future::Future as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -9,9 +11,11 @@ use exeunt_data::{Partition, Reader};
 use exeunt_node::cli::load_ready;
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse, RunReport};
 use exeunt_simulate::{LocalFederation, NodePlace, Plan};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::cli::DemoArgs;
+use crate::failure::Interrupted;
+use crate::serve::stop_signal;
 use crate::simulate::{bar, finish, progress};
 
 /// Points of accuracy that the demo's policy may lose on the calibration part.
@@ -22,7 +26,20 @@ const SHOWN: usize = 6;
 pub(crate) fn demo(arguments: &DemoArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let plan = plan(arguments.nodes)?;
-    crate::runtime()?.block_on(run(arguments, &plan, start))
+    let folder = tempfile::tempdir().context("cannot make a folder for the federation")?;
+    let runtime = crate::runtime()?;
+    let result = runtime.block_on(async {
+        let mut processes = Vec::new();
+        let result = tokio::select! {
+            result = run(arguments, &plan, folder.path(), &mut processes, start) => result,
+            () = stop_signal() => Err(Interrupted.into()),
+        };
+        end(processes).await;
+        result
+    });
+    // Nothing writes to the folder any more when it goes.
+    drop(runtime);
+    result
 }
 
 /// The digits that ship with the repository, dealt out unevenly.
@@ -32,7 +49,7 @@ pub(crate) fn plan(nodes: u32) -> anyhow::Result<Plan> {
     plan.nodes = nodes;
     plan.partition = Partition::Dirichlet(1.0);
     plan.seed = 1;
-    plan.file.federation.quorum = nodes;
+    plan.close_membership();
     Ok(plan)
 }
 
@@ -43,17 +60,22 @@ fn assets() -> anyhow::Result<PathBuf> {
     found.cloned().context("assets/digits_resnet.onnx is not here: run the demo in the repository's folder")
 }
 
-async fn run(arguments: &DemoArgs, plan: &Plan, start: Instant) -> anyhow::Result<()> {
+async fn run(
+    arguments: &DemoArgs,
+    plan: &Plan,
+    folder: &Path,
+    processes: &mut Vec<NodeProcess>,
+    start: Instant,
+) -> anyhow::Result<()> {
     let say = |text: String| {
         if !arguments.output.json {
             println!("{text}");
         }
     };
-    let folder = tempfile::tempdir().context("cannot make a folder for the federation")?;
-    let federation = LocalFederation::start(folder.path()).await?;
+    let federation = LocalFederation::start(folder).await?;
     say(format!("coordinator on {} (QUIC, mutual TLS)", federation.address()));
     let places = federation.join(plan, 1).await?;
-    let _processes = start_processes(&places)?;
+    start_processes(&places, processes)?;
     say(format!(
         "{} node processes joined with one-time tokens, shares {} of the digits",
         places.len(),
@@ -62,13 +84,19 @@ async fn run(arguments: &DemoArgs, plan: &Plan, start: Instant) -> anyhow::Resul
     let run = federation.start_run(plan).await?;
 
     let bar = bar();
-    federation.wait(&run, |report| bar.set_message(progress(report))).await?;
+    tokio::select! {
+        report = federation.wait(&run, |report| bar.set_message(progress(report))) => { report?; }
+        ended = first_end(processes) => return Err(ended),
+    }
     let wish = exeunt_exits::PolicyRequest::MaxDrop(MAX_DROP);
     let request = OperatorRequest::SetPolicy { run: Some(run.clone()), wish };
     let response = federation.operator().ask(&request).await?;
     anyhow::ensure!(matches!(response, OperatorResponse::Policy { .. }), "the policy was not set");
     // The policy is measured like everything else: by asking the nodes.
-    let report = federation.wait(&run, |report| bar.set_message(progress(report))).await?;
+    let report = tokio::select! {
+        report = federation.wait(&run, |report| bar.set_message(progress(report))) => report?,
+        ended = first_end(processes) => return Err(ended),
+    };
     bar.finish_and_clear();
 
     if !arguments.output.json {
@@ -88,21 +116,60 @@ async fn run(arguments: &DemoArgs, plan: &Plan, start: Instant) -> anyhow::Resul
     Ok(())
 }
 
-/// Starts a process per node, which ends with this one.
-pub(crate) fn start_processes(places: &[NodePlace]) -> anyhow::Result<Vec<Child>> {
+/// A node's process.
+#[derive(Debug)]
+pub(crate) struct NodeProcess {
+    name: String,
+    child: Child,
+    /// The process ends when this end of its stdin is gone: with this value, and also when this process is killed.
+    _leash: Option<ChildStdin>,
+}
+
+/// Starts a process per node.
+pub(crate) fn start_processes(places: &[NodePlace], processes: &mut Vec<NodeProcess>) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let start = |place: &NodePlace| {
-        Command::new(&program)
+    for place in places {
+        let mut child = Command::new(&program)
             .args([crate::cli::NODE_PROCESS, "--home"])
             .arg(&place.home)
-            .arg("start")
+            .args(["start", "--until-stdin-ends"])
             .env("EXEUNT_LOG", "warn")
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start the process of {}", place.name))
-    };
-    places.iter().map(start).collect()
+            .with_context(|| format!("cannot start the process of {}", place.name))?;
+        // Taken out of the child: waiting for that would close it.
+        let leash = child.stdin.take();
+        processes.push(NodeProcess { name: place.name.clone(), child, _leash: leash });
+    }
+    Ok(())
+}
+
+/// Waits for a node process that ends before its time: the run would wait for it in vain.
+async fn first_end(processes: &mut [NodeProcess]) -> anyhow::Error {
+    let waits = processes.iter_mut().map(|NodeProcess { name, child, .. }| {
+        Box::pin(async move {
+            match child.wait().await {
+                Ok(status) => anyhow::anyhow!("the process of {name} ended: {status}"),
+                Err(error) => anyhow::Error::from(error).context(format!("the process of {name} is lost")),
+            }
+        })
+    });
+    let mut waits: Vec<_> = waits.collect();
+    std::future::poll_fn(|context| {
+        let mut ready = waits.iter_mut().map(|wait| wait.as_mut().poll(context));
+        ready.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
+/// Ends node processes and waits until they are gone.
+async fn end(processes: Vec<NodeProcess>) {
+    for NodeProcess { name, mut child, .. } in processes {
+        if let Err(error) = child.kill().await {
+            tracing::warn!("the process of {name} cannot be ended: {error}");
+        }
+    }
 }
 
 /// Classifies evaluation images with the policy that a node received, and says what was saved.

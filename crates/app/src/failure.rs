@@ -16,6 +16,14 @@ const UNREACHABLE: u8 = 3;
 /// The coordinator says no, or is not the one that was expected.
 const REFUSED: u8 = 4;
 
+/// Ended by a signal, as shells count it.
+const INTERRUPTED: u8 = 130;
+
+/// The process was asked to stop before it was done.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
 /// Input that a person gave and that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -48,6 +56,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     }
     if let Some(LocalError::Client(error)) = error.downcast_ref::<LocalError>() {
         return of_client(error);
+    }
+    if error.is::<Interrupted>() {
+        return INTERRUPTED;
     }
     let bad = error.downcast_ref::<BadInput>().is_some()
         || error.downcast_ref::<PlanError>().is_some()

@@ -1,6 +1,7 @@
 //! `exeunt simulate`.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -11,7 +12,8 @@ use exeunt_simulate::{LocalFederation, Plan, in_memory};
 use tokio::task::JoinSet;
 
 use crate::cli::SimulateArgs;
-use crate::failure::BadInput;
+use crate::failure::{BadInput, Interrupted};
+use crate::serve::stop_signal;
 use crate::show;
 use crate::summary::Summary;
 
@@ -20,7 +22,7 @@ pub(crate) fn simulate(arguments: &SimulateArgs) -> anyhow::Result<()> {
     let plan = plan(arguments)?;
     let bar = bar();
     let report = if arguments.sockets {
-        crate::runtime()?.block_on(over_sockets(&plan, &bar))?
+        over_sockets(&plan, &bar)?
     } else {
         let mut progress =
             |query: &str, done: u64, of: u64| bar.set_message(format!("{query}: node {done} of {of}"));
@@ -35,7 +37,7 @@ pub(crate) fn finish(
     report: &RunReport,
     start: Instant,
     json: bool,
-    svg: Option<&std::path::Path>,
+    svg: Option<&Path>,
 ) -> anyhow::Result<()> {
     if let Some(path) = svg {
         show::save_picture(report, path)?;
@@ -79,21 +81,40 @@ fn plan(arguments: &SimulateArgs) -> anyhow::Result<Plan> {
         plan.file.floors.min_count = 0;
         plan.file.floors.second_factor = 0;
     }
-    // Everybody takes part; nobody new will come.
-    plan.file.federation.quorum = arguments.nodes;
+    plan.close_membership();
     Ok(plan)
 }
 
-async fn over_sockets(plan: &Plan, bar: &indicatif::ProgressBar) -> anyhow::Result<RunReport> {
+fn over_sockets(plan: &Plan, bar: &indicatif::ProgressBar) -> anyhow::Result<RunReport> {
     let folder = tempfile::tempdir().context("cannot make a folder for the federation")?;
-    let federation = LocalFederation::start(folder.path()).await?;
+    let runtime = crate::runtime()?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = federate(plan, folder.path(), bar) => result,
+            () = stop_signal() => Err(Interrupted.into()),
+        }
+    });
+    // Nothing writes to the folder any more when it goes.
+    drop(runtime);
+    result
+}
+
+async fn federate(plan: &Plan, folder: &Path, bar: &indicatif::ProgressBar) -> anyhow::Result<RunReport> {
+    let federation = LocalFederation::start(folder).await?;
     let threads = (plan.threads / plan.nodes.max(1) as usize).max(1);
     let mut nodes = JoinSet::new();
     for place in federation.join(plan, threads).await? {
         nodes.spawn(exeunt_node::run(exeunt_node::Home::new(place.home), std::future::pending()));
     }
     let run = federation.start_run(plan).await?;
-    let report = federation.wait(&run, |report| bar.set_message(progress(report))).await?;
+    let report = tokio::select! {
+        report = federation.wait(&run, |report| bar.set_message(progress(report))) => report?,
+        // Nobody tells a node to stop: one that ends has failed, and the run would wait for it in vain.
+        Some(ended) = nodes.join_next() => {
+            ended.context("a node ended abnormally")??;
+            anyhow::bail!("a node ended before the run did");
+        }
+    };
     nodes.shutdown().await;
     federation.stop().await?;
     Ok(report)

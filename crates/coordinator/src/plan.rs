@@ -14,6 +14,14 @@ use exeunt_stats::Macs;
 /// Why a run cannot be made of this run file and this network.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
+    /// A value makes no sense.
+    #[error("run file '{run}': {source}")]
+    Value {
+        /// Name in the run file.
+        run: String,
+        /// Which, and what would be right.
+        source: exeunt_protocol::run_file::WrongValue,
+    },
     /// A tap cannot be an exit.
     #[error("run file '{run}', exits: {source}")]
     Tap {
@@ -86,6 +94,8 @@ impl RunPlan {
     /// See [`PlanError`].
     pub fn new(file: &RunFile, network: &Network) -> Result<Self, PlanError> {
         let run = || file.name.clone();
+        // It may have come from anybody's operator, not through this program's reader.
+        file.check().map_err(|source| PlanError::Value { run: run(), source })?;
         let classes = file.task.names();
         let outputs: usize = network.output().shape.iter().product();
         if classes.len() != outputs {

@@ -30,6 +30,7 @@ impl Session {
         margins: &mut Margins,
         watch: &Watch,
     ) -> Result<Table, Refusal> {
+        query.validate(&self.rules()).map_err(failed)?;
         let heads = || {
             heads.ok_or_else(|| Refusal::Failed { what: "the query came without its snapshot".to_owned() })
         };
@@ -145,8 +146,7 @@ impl Session {
         if let Some((.., outcomes)) = margins.kept.iter().find(|(p, d, _)| *p == part && *d == digest) {
             return Ok(Arc::clone(outcomes));
         }
-        let rules: Vec<Vec<exeunt_exits::Rule>> =
-            self.spec().exits.iter().map(|exit| exit.rules.clone()).collect();
+        let rules = self.rules();
         let builders = self.pass(
             part,
             &self.all(part),
@@ -158,6 +158,10 @@ impl Session {
         margins.kept.retain(|(p, d, _)| *p != part && *d == digest);
         margins.kept.push((part, digest, Arc::clone(&outcomes)));
         Ok(outcomes)
+    }
+
+    fn rules(&self) -> Vec<Vec<exeunt_exits::Rule>> {
+        self.spec().exits.iter().map(|exit| exit.rules.clone()).collect()
     }
 
     fn enough(&self, part: Part) -> Result<(), Refusal> {

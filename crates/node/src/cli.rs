@@ -61,6 +61,9 @@ enum Command {
     },
     /// Run until stopped; reconnects by itself
     Start {
+        /// End when stdin does, so that a process that starts nodes never leaves them behind
+        #[arg(long)]
+        until_stdin_ends: bool,
         /// Answer inference requests there as well; see `serve`
         #[arg(long, env = "EXEUNT_HTTP", value_name = "ADDR:PORT")]
         http: Option<SocketAddr>,
@@ -127,7 +130,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Join { token, data, name, share, threads } => {
             join(&home, &token, &data, name, share, threads)
         }
-        Command::Start { http, options } => start(home, http, options),
+        Command::Start { until_stdin_ends, http, options } => start(home, until_stdin_ends, http, options),
         Command::Status { json } => status(&home, json),
         Command::Classify { files, json } => {
             classify(&home, &files, if json { Form::Json } else { Form::Text })
@@ -249,10 +252,21 @@ fn host_name() -> String {
     if name.trim().is_empty() { "node".to_owned() } else { name.trim().to_owned() }
 }
 
-fn start(home: Home, http: Option<SocketAddr>, options: HttpOptions) -> anyhow::Result<ExitCode> {
+fn start(
+    home: Home,
+    until_stdin_ends: bool,
+    http: Option<SocketAddr>,
+    options: HttpOptions,
+) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
+        let asked_to_stop = async {
+            tokio::select! {
+                () = stop_signal() => {}
+                () = stdin_end(), if until_stdin_ends => {}
+            }
+        };
         let Some(http) = http else {
-            crate::service::run(home, stop_signal()).await?;
+            crate::service::run(home, asked_to_stop).await?;
             return Ok(ExitCode::SUCCESS);
         };
         let (server, follower) = listen(&home, http, options).await?;
@@ -261,13 +275,25 @@ fn start(home: Home, http: Option<SocketAddr>, options: HttpOptions) -> anyhow::
             // Dropped without a word is a wish to stop, too.
             let _ = stopped.await;
         }));
-        let result = crate::service::run(home, stop_signal()).await;
+        let result = crate::service::run(home, asked_to_stop).await;
         drop(stop);
         served.await?;
         follower.abort();
         result?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Resolves when stdin ends. A thread reads it: the runtime would wait for a read of its own when the service ends.
+async fn stdin_end() {
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        // An error is an end, too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(end);
+    });
+    // Only ever dropped.
+    let _ = ended.await;
 }
 
 /// Resolves when the process is asked to stop.

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::ids::RunId;
-use crate::spec::{DataFormat, PartSpec, RunFile};
+use crate::spec::{DataFormat, DataSpec, InputSpec, PartSpec, RunFile, RunSpec};
 
 /// A run file longer than this is refused unread.
 pub const MAX_RUN_FILE_BYTES: usize = 1 << 20;
+/// Longest deadline of a query, in seconds: a year.
+pub const MAX_DEADLINE_S: u64 = 31_536_000;
 
 /// Why a run file was refused. `file` is the name it goes by.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +59,7 @@ impl RunFile {
             return Err(RunFileError::TooLong { file: file.to_owned(), found: text.len() });
         }
         let run: Self = toml::from_str(text).map_err(|error| syntax(text, file, &error))?;
-        run.check().map_err(|Wrong { key, found, expected }| RunFileError::Value {
+        run.check().map_err(|WrongValue { key, found, expected }| RunFileError::Value {
             file: file.to_owned(),
             key,
             found,
@@ -66,58 +68,35 @@ impl RunFile {
         Ok(run)
     }
 
-    fn check(&self) -> Result<(), Wrong> {
+    /// Checks everything that can be said without the network: also of a run file that did not come through
+    /// [`parse`](Self::parse).
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), WrongValue> {
         RunId::numbered(&self.name, u64::from(u32::MAX)).map_err(|_error| {
             wrong("name", &self.name, "at most 50 characters of a-z, 0-9, '-', '_' or '.'")
         })?;
-        self.check_input()?;
+        check_input(&self.input)?;
         self.check_classes()?;
         self.check_exits()?;
         self.check_numbers()?;
-        self.check_parts()
+        check_parts(&self.data)
     }
 
-    fn check_input(&self) -> Result<(), Wrong> {
-        let channels = self.input.colour.channels();
-        for (key, values) in [("input.mean", &self.input.mean), ("input.std", &self.input.std)] {
-            if values.len() != channels {
-                return Err(wrong(key, values.len(), format!("{channels} numbers, one per channel")));
-            }
-            if let Some(value) = values.iter().find(|v| !v.is_finite()) {
-                return Err(wrong(key, value, "finite numbers"));
-            }
-        }
-        if let Some(value) = self.input.std.iter().find(|v| **v <= 0.0) {
-            return Err(wrong("input.std", value, "numbers above 0"));
-        }
-        let sides = self.input.resize.into_iter().chain(self.input.crop.into_iter().flatten());
-        for side in sides {
-            if !(1..=8192).contains(&side) {
-                return Err(wrong("input.resize / input.crop", side, "1 to 8192 pixels"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_classes(&self) -> Result<(), Wrong> {
+    fn check_classes(&self) -> Result<(), WrongValue> {
         if let (Some(count), false) = (self.task.class_count, self.task.classes.is_empty()) {
             let expected = "either names in task.classes or a number here, not both";
             return Err(wrong("task.class_count", count, expected));
         }
         let count = self.task.class_count.unwrap_or(self.task.classes.len());
-        if !(2..=100_000).contains(&count) {
-            return Err(wrong("task.classes", format!("{count} classes"), "2 to 100000"));
-        }
-        let mut seen = BTreeSet::new();
-        match self.task.classes.iter().find(|name| !seen.insert(name.as_str())) {
-            Some(twice) => Err(wrong("task.classes", format!("'{twice}' twice"), "each class once")),
-            None => Ok(()),
-        }
+        check_count(count)?;
+        check_names("task.classes", &self.task.classes)
     }
 
-    fn check_exits(&self) -> Result<(), Wrong> {
-        if self.exits.is_empty() || self.exits.len() > 256 {
-            return Err(wrong("exits", format!("{} exits", self.exits.len()), "1 to 256"));
+    fn check_exits(&self) -> Result<(), WrongValue> {
+        if self.exits.is_empty() || self.exits.len() > MAX_EXITS {
+            return Err(wrong("exits", format!("{} exits", self.exits.len()), EXITS));
         }
         let mut seen = BTreeSet::new();
         for (i, exit) in self.exits.iter().enumerate() {
@@ -132,7 +111,7 @@ impl RunFile {
         Ok(())
     }
 
-    fn check_numbers(&self) -> Result<(), Wrong> {
+    fn check_numbers(&self) -> Result<(), WrongValue> {
         let shrinkage = self.method.shrinkage;
         if !(shrinkage > 0.0 && shrinkage <= 100.0) {
             return Err(wrong("method.shrinkage", shrinkage, "a number above 0 and at most 100"));
@@ -143,50 +122,136 @@ impl RunFile {
         if self.federation.quorum == 0 {
             return Err(wrong("federation.quorum", 0, "at least 1"));
         }
-        if !(1..=31_536_000).contains(&self.federation.deadline_s) {
+        if !(1..=MAX_DEADLINE_S).contains(&self.federation.deadline_s) {
             return Err(wrong("federation.deadline_s", self.federation.deadline_s, "1 second to 1 year"));
         }
         Ok(())
     }
+}
 
-    fn check_parts(&self) -> Result<(), Wrong> {
-        let parts = [
-            ("data.statistics", &self.data.statistics),
-            ("data.calibration", &self.data.calibration),
-            ("data.evaluation", &self.data.evaluation),
-        ];
-        for (key, part) in parts {
-            check_part(key, part, self.data.format)?;
+impl RunSpec {
+    /// Checks what a node is sent as far as it can be said without the network, which
+    /// decides whether the exits are what this says.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), WrongValue> {
+        check_input(&self.input)?;
+        check_count(self.classes.len())?;
+        check_names("classes", &self.classes)?;
+        if self.exits.is_empty() || self.exits.len() > MAX_EXITS {
+            return Err(wrong("exits", format!("{} exits", self.exits.len()), EXITS));
         }
-        for (i, (key, part)) in parts.iter().enumerate() {
-            for (other_key, other) in &parts[..i] {
-                if overlap(part, other) {
-                    let found = format!("samples that {other_key} holds too");
-                    return Err(wrong(
-                        *key,
-                        found,
-                        "parts without a sample in common (see 'share' and 'range')",
-                    ));
-                }
+        let mut seen = BTreeSet::new();
+        for (i, exit) in self.exits.iter().enumerate() {
+            if !seen.insert(exit.tap.as_str()) {
+                return Err(wrong(
+                    format!("exits[{i}].tap"),
+                    format!("'{}' twice", exit.tap),
+                    "each tap once",
+                ));
+            }
+            if exit.rules.is_empty() || !exit.rules.windows(2).all(|pair| pair[0] < pair[1]) {
+                let found = format!("{:?}", exit.rules);
+                return Err(wrong(
+                    format!("exits[{i}].rules"),
+                    found,
+                    "at least one, in order and each once",
+                ));
+            }
+            if exit.dim == 0 {
+                return Err(wrong(format!("exits[{i}].dim"), 0, "at least 1"));
             }
         }
-        Ok(())
+        check_parts(&self.data)
     }
 }
 
-struct Wrong {
-    key: String,
-    found: String,
-    expected: String,
+fn check_input(input: &InputSpec) -> Result<(), WrongValue> {
+    let channels = input.colour.channels();
+    for (key, values) in [("input.mean", &input.mean), ("input.std", &input.std)] {
+        if values.len() != channels {
+            return Err(wrong(key, values.len(), format!("{channels} numbers, one per channel")));
+        }
+        if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+            return Err(wrong(key, value, "finite numbers"));
+        }
+    }
+    if let Some(value) = input.std.iter().find(|v| **v <= 0.0) {
+        return Err(wrong("input.std", value, "numbers above 0"));
+    }
+    let sides = input.resize.into_iter().chain(input.crop.into_iter().flatten());
+    for side in sides {
+        if !(1..=8192).contains(&side) {
+            return Err(wrong("input.resize / input.crop", side, "1 to 8192 pixels"));
+        }
+    }
+    Ok(())
 }
 
-fn wrong(key: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> Wrong {
-    Wrong { key: key.into(), found: found.to_string(), expected: expected.into() }
+fn check_count(classes: usize) -> Result<(), WrongValue> {
+    if (2..=100_000).contains(&classes) {
+        Ok(())
+    } else {
+        Err(wrong("task.classes", format!("{classes} classes"), "2 to 100000"))
+    }
 }
 
-fn check_part(key: &str, part: &PartSpec, format: DataFormat) -> Result<(), Wrong> {
+fn check_names(key: &str, classes: &[String]) -> Result<(), WrongValue> {
+    let mut seen = BTreeSet::new();
+    match classes.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(twice) => Err(wrong(key, format!("'{twice}' twice"), "each class once")),
+        None => Ok(()),
+    }
+}
+
+fn check_parts(data: &DataSpec) -> Result<(), WrongValue> {
+    let parts = [
+        ("data.statistics", &data.statistics),
+        ("data.calibration", &data.calibration),
+        ("data.evaluation", &data.evaluation),
+    ];
+    for (key, part) in parts {
+        check_part(key, part, data.format)?;
+    }
+    for (i, (key, part)) in parts.iter().enumerate() {
+        for (other_key, other) in &parts[..i] {
+            if overlap(part, other) {
+                let found = format!("samples that {other_key} holds too");
+                let expected = "parts without a sample in common (see 'share' and 'range')";
+                return Err(wrong(*key, found, expected));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Most exits of a run.
+const MAX_EXITS: usize = 256;
+const EXITS: &str = "1 to 256";
+
+/// A value of a run file, or of the specification made from it, that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: found {found}, expected {expected}")]
+pub struct WrongValue {
+    /// The key, dotted.
+    pub key: String,
+    /// What it holds.
+    pub found: String,
+    /// What it may hold.
+    pub expected: String,
+}
+
+fn wrong(key: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> WrongValue {
+    WrongValue { key: key.into(), found: found.to_string(), expected: expected.into() }
+}
+
+fn check_part(key: &str, part: &PartSpec, format: DataFormat) -> Result<(), WrongValue> {
     for file in part.files.iter().chain(&part.labels) {
-        let escapes = file.starts_with('/') || file.split(['/', '\\']).any(|step| step == "..");
+        // Whatever system the node runs on.
+        let drive = file.as_bytes().get(1) == Some(&b':');
+        let escapes =
+            drive || file.starts_with(['/', '\\']) || file.split(['/', '\\']).any(|step| step == "..");
         if escapes || file.is_empty() {
             let expected = "a path inside the node's data folder, without '..'";
             return Err(wrong(format!("{key}.files"), format!("'{file}'"), expected));
@@ -211,12 +276,23 @@ fn check_part(key: &str, part: &PartSpec, format: DataFormat) -> Result<(), Wron
     }
 }
 
-/// Whether two parts could hold the same sample, going by what the run file says.
+/// A path's steps: `./val`, `val/` and `val` are one.
+fn steps(file: &str) -> Vec<&str> {
+    file.split(['/', '\\']).filter(|step| !step.is_empty() && *step != ".").collect()
+}
+
+/// The files of a part, step by step; without any it is the folder itself.
+fn places(part: &PartSpec) -> Vec<Vec<&str>> {
+    if part.files.is_empty() { vec![Vec::new()] } else { part.files.iter().map(|file| steps(file)).collect() }
+}
+
+/// Whether two parts could hold the same sample, going by what the run file says: a folder and one inside it could.
 fn overlap(a: &PartSpec, b: &PartSpec) -> bool {
-    let files = (a.files.is_empty() && b.files.is_empty()) || a.files.iter().any(|f| b.files.contains(f));
+    let (a_places, b_places) = (places(a), places(b));
+    let files = a_places.iter().any(|a| b_places.iter().any(|b| a.starts_with(b) || b.starts_with(a)));
     // Ranges count over a part's files taken together, so they tell parts apart only where the files are the same.
     let ranges = match (a.range, b.range) {
-        (Some(a_range), Some(b_range)) if a.files == b.files => {
+        (Some(a_range), Some(b_range)) if a_places == b_places => {
             a_range[0] < b_range[1] && b_range[0] < a_range[1]
         }
         _ => true,
@@ -266,7 +342,13 @@ fn nearest_key(message: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use exeunt_exits::{Pool, Rule};
+    use exeunt_stats::Digest;
+
     use super::*;
+    use crate::spec::ExitPlan;
 
     const GOOD: &str = r#"
         name = "digits"
@@ -343,5 +425,71 @@ mod tests {
     fn parts_that_share_samples_are_refused() {
         let said = refused("share = [0.5, 1.0]", "share = [0.4, 1.0]");
         assert!(said.contains("data.evaluation: found samples that data.calibration holds too"), "{said}");
+    }
+
+    #[test]
+    fn one_place_written_in_several_ways_is_one_place() {
+        let part = |file: &str| PartSpec { files: vec![file.to_owned()], ..PartSpec::default() };
+        for same in ["val", "./val", "val/", "val//.", ".", "val/inside"] {
+            assert!(overlap(&part("val"), &part(same)) && overlap(&part(same), &part("val")), "{same}");
+        }
+        assert!(overlap(&PartSpec::default(), &part("train")), "the folder itself holds every other");
+        assert!(!overlap(&part("val"), &part("validation")) && !overlap(&part("a/val"), &part("b/val")));
+        let ranged = |file: &str, range| PartSpec { range: Some(range), ..part(file) };
+        assert!(!overlap(&ranged("x", [0, 5]), &ranged("./x", [5, 9])));
+        assert!(overlap(&ranged("x", [0, 6]), &ranged("./x", [5, 9])));
+    }
+
+    #[test]
+    fn paths_stay_inside_the_folder_on_every_system() {
+        for path in ["/etc", "a/../../b", "..", "\\\\etc", "C:/data"] {
+            let to = format!("files = [\"{path}\"], labels = [\"y.gz\"], range = [0");
+            let said = refused("files = [\"x.gz\"], labels = [\"y.gz\"], range = [0", &to);
+            assert!(
+                said.contains("data.statistics.files") && said.contains("inside the node's data folder"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_node_is_sent_is_checked_as_it_is_read() {
+        let run = RunFile::parse(GOOD, "run.toml").expect("good");
+        let exits = ["a", "b"].map(|tap| ExitPlan {
+            tap: tap.to_owned(),
+            pool: Pool::Grid(2),
+            rules: vec![Rule::ClassMeans, Rule::Whitened],
+            dim: 4,
+        });
+        let spec = RunSpec {
+            network: Digest::of(b"network"),
+            network_bytes: 7,
+            seed: 0,
+            input: run.input,
+            classes: run.task.names(),
+            exits: exits.to_vec(),
+            data: run.data,
+            floors: run.floors,
+            more: BTreeMap::new(),
+        };
+        let read = |change: fn(&mut RunSpec)| {
+            let mut spec = spec.clone();
+            change(&mut spec);
+            let json = serde_json::to_vec(&spec).unwrap();
+            serde_json::from_slice::<RunSpec>(&json).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(|_| {}), Ok(spec.clone()));
+        let refused = |change| read(change).unwrap_err();
+        let said = refused(|spec| spec.data.statistics.files = vec!["../../etc".to_owned()]);
+        assert!(said.starts_with("data.statistics.files: found '../../etc'"), "{said}");
+        assert!(
+            refused(|spec| spec.data.evaluation.share = Some([0.2, 1.0]))
+                .contains("data.calibration holds too")
+        );
+        assert!(refused(|spec| spec.input.std = vec![0.0]).starts_with("input.std"));
+        assert!(refused(|spec| spec.input.resize = Some(1 << 30)).starts_with("input.resize"));
+        assert!(refused(|spec| spec.exits[1].rules.reverse()).starts_with("exits[1].rules"));
+        assert!(refused(|spec| spec.exits[1].tap = "a".to_owned()).starts_with("exits[1].tap"));
+        assert!(refused(|spec| spec.classes[1] = "0".to_owned()).starts_with("classes"));
     }
 }

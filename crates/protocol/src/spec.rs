@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use exeunt_exits::{Pool, Rule};
 use exeunt_stats::Digest;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A run file (`configs/*.toml`), as written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -299,7 +300,10 @@ fn default_range_samples() -> u64 {
 }
 
 /// A run as nodes receive it: the run file with the network named by content and every default filled in.
+///
+/// Read only through [`RunSpec::check`]: what comes from a coordinator is not taken on trust.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct RunSpec {
     /// BLAKE3 of the network's file.
     pub network: Digest,
@@ -320,6 +324,21 @@ pub struct RunSpec {
     /// Keys a newer coordinator added, kept so that nothing is lost in passing.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,
+}
+
+impl Serialize for RunSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The derived function of the same name, which `remote` keeps apart from the trait's.
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spec = Self::deserialize(deserializer)?;
+        spec.check().map_err(D::Error::custom)?;
+        Ok(spec)
+    }
 }
 
 /// An exit with its pooling and rules decided.

@@ -11,7 +11,7 @@ use exeunt_data::Share;
 use exeunt_link::{JoinError, Token, TokenError};
 use exeunt_node::{Home as NodeHome, HomeError, NodeSettings};
 use exeunt_protocol::RunId;
-use exeunt_protocol::coordinator::Standing;
+use exeunt_protocol::coordinator::{RunStatus, Standing};
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse, RunReport};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -52,6 +52,21 @@ pub enum LocalError {
     Run {
         /// Why.
         why: String,
+    },
+    /// All nodes have spoken, too few of them with a table.
+    #[error(
+        "the run does not go on: {query} has {answers} of {needed} answers and nobody is left to wait for{}",
+        declined.iter().map(|d| format!("; {d}")).collect::<String>()
+    )]
+    Stuck {
+        /// Name of the query.
+        query: String,
+        /// Tables it has.
+        answers: usize,
+        /// Tables it needs.
+        needed: usize,
+        /// Who declined, and why.
+        declined: Vec<String>,
     },
     /// An answer that does not belong to its question.
     #[error("the coordinator gave an unexpected answer")]
@@ -166,7 +181,8 @@ impl LocalFederation {
     /// Waits until the run is ready. `watch` hears how it stands.
     ///
     /// # Errors
-    /// [`LocalError::Run`] when the run failed or was stopped.
+    /// [`LocalError::Run`] when the run failed or was stopped, [`LocalError::Stuck`] when everybody has answered or
+    /// declined and that is not enough to go on.
     pub async fn wait(
         &self,
         run: &RunId,
@@ -179,7 +195,11 @@ impl LocalFederation {
                 Standing::Ready => return Ok(report),
                 Standing::Failed { why } => return Err(LocalError::Run { why: why.clone() }),
                 Standing::Stopped => return Err(LocalError::Run { why: "it was stopped".to_owned() }),
-                Standing::Asking { .. } | Standing::Sealing { .. } => tokio::time::sleep(LOOK).await,
+                Standing::Asking { .. } => match stuck(&report.status) {
+                    Some(error) => return Err(error),
+                    None => tokio::time::sleep(LOOK).await,
+                },
+                Standing::Sealing { .. } => tokio::time::sleep(LOOK).await,
             }
         }
     }
@@ -201,4 +221,19 @@ impl LocalFederation {
             }
         }
     }
+}
+
+/// Why an open query never closes: the federation has all the nodes it will ever have, and each has spoken.
+fn stuck(status: &RunStatus) -> Option<LocalError> {
+    let query = status.queries.last()?;
+    if !status.waiting_for.is_empty() || status.answers >= status.quorum {
+        return None;
+    }
+    let declined = query.declined.iter().map(|answer| format!("{} declined: {}", answer.node, answer.reason));
+    Some(LocalError::Stuck {
+        query: query.name.clone(),
+        answers: status.answers,
+        needed: status.quorum,
+        declined: declined.collect(),
+    })
 }

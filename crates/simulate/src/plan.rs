@@ -7,8 +7,8 @@ use exeunt_data::Partition;
 use exeunt_network::{LoadError, Network};
 use exeunt_protocol::message::Refusal;
 use exeunt_protocol::operator::RunReport;
-use exeunt_protocol::run_file::RunFileError;
-use exeunt_protocol::spec::RunFile;
+use exeunt_protocol::run_file::{MAX_DEADLINE_S, RunFileError};
+use exeunt_protocol::spec::{FederationSpec, RunFile};
 
 /// A run file with everything it needs on this machine.
 #[derive(Debug, Clone)]
@@ -73,6 +73,13 @@ impl Plan {
         };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self { file, network, data, nodes: 1, partition: Partition::Uniform, seed: 0, threads })
+    }
+
+    /// Nobody but the plan's nodes will ever come, and all of them have joined before the run starts. So a query
+    /// closes when each has answered or declined, however long that takes: a quorum of all of them would never be met
+    /// where one declines, and a deadline would leave out whoever computes slowly on a machine that all share.
+    pub fn close_membership(&mut self) {
+        self.file.federation = FederationSpec { quorum: 1, deadline_s: MAX_DEADLINE_S };
     }
 }
 

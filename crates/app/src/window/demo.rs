@@ -4,8 +4,9 @@ use anyhow::Context as _;
 use exeunt_coordinator::Home;
 use exeunt_simulate::{LocalFederation, NodePlace};
 use tempfile::TempDir;
-use tokio::process::Child;
 use tokio::task::JoinSet;
+
+use crate::demo::NodeProcess;
 
 /// Nodes of the demo.
 const NODES: u32 = 8;
@@ -25,7 +26,7 @@ pub(crate) enum NodesAs {
 pub(crate) struct Demo {
     federation: LocalFederation,
     folder: TempDir,
-    _processes: Vec<Child>,
+    _processes: Vec<NodeProcess>,
     _tasks: JoinSet<()>,
 }
 
@@ -38,7 +39,7 @@ impl Demo {
         let places = federation.join(&plan, 1).await?;
         let (mut processes, mut tasks) = (Vec::new(), JoinSet::new());
         match nodes {
-            NodesAs::Processes => processes = crate::demo::start_processes(&places)?,
+            NodesAs::Processes => crate::demo::start_processes(&places, &mut processes)?,
             NodesAs::Tasks => {
                 for NodePlace { home, .. } in places {
                     tasks.spawn(async move {

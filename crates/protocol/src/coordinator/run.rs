@@ -192,7 +192,7 @@ impl RunState {
         let somebody = members.peek().is_some();
         let all = members.all(|node| open.stored.contains_key(&node) || open.declined.contains_key(&node));
         let quorum = open.stored.len() >= self.needed(open);
-        let late = now.monotonic >= open.opened + self.options.deadline;
+        let late = now.monotonic >= open.opened.saturating_add(self.options.deadline);
         if !withdrawn && !(quorum && ((somebody && all) || late)) {
             return;
         }
@@ -360,7 +360,7 @@ impl RunState {
     pub(super) fn deadline(&self) -> Option<Duration> {
         match &self.phase {
             Phase::Asking(open) if open.stored.len() >= self.needed(open) => {
-                Some(open.opened + self.options.deadline)
+                Some(open.opened.saturating_add(self.options.deadline))
             }
             _ => None,
         }

@@ -186,9 +186,12 @@ impl Coordinator {
             answers: open.map_or(0, |open| open.stored.len()),
             quorum: open.map_or(state.options.quorum as usize, |open| state.needed(open)),
             deadline_in_s: match &state.phase {
-                Phase::Asking(open) => {
-                    Some((open.opened + state.options.deadline).saturating_sub(now.monotonic).as_secs())
-                }
+                Phase::Asking(open) => Some(
+                    open.opened
+                        .saturating_add(state.options.deadline)
+                        .saturating_sub(now.monotonic)
+                        .as_secs(),
+                ),
                 _ => None,
             },
             queries: queries(state),
