@@ -315,12 +315,15 @@ mod tests {
                     .unwrap();
             let x = samples(&plan, &takeaway.spec, shape);
             let expected = inference.run(x.view()).unwrap();
-            for which in [Which::Used, Which::All] {
+            let version = takeaway.version.0;
+            // What the policy leaves off changes nothing; once is enough, with a policy that leaves exits off.
+            let which = if version == 2 { &[Which::Used, Which::All][..] } else { &[Which::Used] };
+            for &which in which {
                 let (exits, model) = takeaway.model(which).unwrap();
                 let used = takeaway.policy.exits.iter().flatten().count();
                 assert_eq!(exits.len(), if which == Which::All { 8 } else { used });
                 taken = assert_alike(&model, shape, &x, &expected);
-                if takeaway.version.0 == 2 {
+                if version == 2 {
                     let different: std::collections::BTreeSet<_> = taken.iter().collect();
                     assert!(different.contains(&2) && different.len() > 2, "{different:?}");
                 }
