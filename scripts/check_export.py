@@ -8,7 +8,7 @@
 Every sample goes to both, as the same numbers: to the node over HTTP and to the model in ONNX Runtime. Class and exit
 must agree. Then thresholds are overridden at run time, and latencies are measured: the model where nothing leaves,
 where everything leaves at its first exit, and with the policy as it is, against the whole network; runs are
-interleaved, one thread each, medians.
+interleaved, one thread each.
 
 Ends with 1 if anything disagrees. Needs
 
@@ -93,6 +93,21 @@ def timed(session, feed):
     return time.perf_counter() - begin
 
 
+def measure(args, early, whole, source, x, nowhere, first):
+    times = {"whole network": [], "leaves nowhere": [], "leaves at first exit": [], "as the policy says": []}
+    for run in range(args.runs + 50):
+        sample = {source: x[run % len(x)][None]}
+        kinds = [(whole, sample), (early, sample | nowhere), (early, sample | first), (early, sample)]
+        for kept, (who, feed) in zip(times.values(), kinds):
+            kept.append(timed(who, feed))
+    # On a machine that does other work, what a tenth of the runs stay under says more than the median.
+    base = np.percentile(times["whole network"][50:], [10, 50])
+    for kind, taken in times.items():
+        low, middle = np.percentile(taken[50:], [10, 50])
+        print(f"{kind:>20}: median {middle * 1e3:7.3f} ms ({middle / base[1]:5.3f} x the network), "
+              f"a tenth under {low * 1e3:7.3f} ms ({low / base[0]:5.3f} x)")
+
+
 def main():
     args = arguments()
     model = onnx.load(args.model)
@@ -133,18 +148,7 @@ def main():
         bad += int(bool(exits) and early.run(None, sample | first)[2][0] != exits[0])
     print(f"thresholds overridden on {len(logits)} samples: {'as they should' if bad == (~same).sum() else 'WRONG'}")
 
-    times = {"whole network": [], "leaves nowhere": [], "leaves at first exit": [], "as the policy says": []}
-    for run in range(args.runs + 50):
-        sample = {source: x[run % len(x)][None]}
-        kinds = [(whole, sample), (early, sample | nowhere), (early, sample | first), (early, sample)]
-        for kept, (who, feed) in zip(times.values(), kinds):
-            kept.append(timed(who, feed))
-    base = np.median(times["whole network"][50:])
-    for kind, taken in times.items():
-        taken = np.array(taken[50:])
-        middle = np.median(taken)
-        print(f"{kind:>20}: median {middle * 1e3:7.3f} ms, mean {taken.mean() * 1e3:7.3f} ms, "
-              f"{middle / base:5.3f} x the network")
+    measure(args, early, whole, source, x, nowhere, first)
     return 1 if bad else 0
 
 

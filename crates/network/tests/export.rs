@@ -1,4 +1,5 @@
 //! One model to take away decides as its parts do.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::Path;
 
@@ -222,18 +223,55 @@ fn thresholds_of_infinity_let_all_leave_or_none() {
     }
 }
 
+/// A network of three scores that hands on whatever it is given: what is not finite stays so up to its tap.
+fn linear_network() -> Network {
+    let floats = |name: &str, dims: &[i64], values: &[f32]| pb::TensorProto {
+        name: name.to_owned(),
+        dims: dims.to_vec(),
+        data_type: pb::tensor_proto::DataType::Float as i32,
+        raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        ..Default::default()
+    };
+    let node = |operator: &str, inputs: &[&str], output: &str| pb::NodeProto {
+        op_type: operator.to_owned(),
+        input: inputs.iter().map(|input| (*input).to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..Default::default()
+    };
+    let mut model = pb::ModelProto::decode(&**digits().bytes()).unwrap();
+    let graph = model.graph.as_mut().unwrap();
+    graph.initializer = vec![floats("two", &[1], &[2.0]), floats("weights", &[64, 3], &[0.5; 192])];
+    graph.node = vec![
+        node("Mul", &["input", "two"], "tap"),
+        node("Flatten", &["tap"], "flat"),
+        node("MatMul", &["flat", "weights"], "logits"),
+    ];
+    Network::from_bytes(model.encode_to_vec()).unwrap()
+}
+
 #[test]
 fn an_activation_that_is_not_finite_never_leaves() {
-    let network = digits();
-    for exit in exits() {
-        let number = exit.number;
-        let exit = BuiltInExit { threshold: f64::NEG_INFINITY, ..exit };
+    let network = linear_network();
+    let shape = &network.input().shape;
+    // Where one score alone is infinite, too.
+    let weights = ndarray::array![[1.0_f32], [-1.0], [-1.0]];
+    let linear = Scores::Linear { weights, bias: vec![0.0; 3] };
+    let means = ndarray::array![[1.0_f32], [0.5], [0.0]];
+    for scores in [linear, Scores::Distances { means, spreads: vec![1.0; 3] }] {
+        let exit = BuiltInExit {
+            number: 1,
+            tap: "tap".to_owned(),
+            grid: Some(1),
+            classes: vec![0, 1, 2],
+            scores,
+            threshold: f64::NEG_INFINITY,
+        };
         let plan = plan(&network.with_exits(&[exit], &[]).unwrap());
-        for bad in [f32::NAN, f32::INFINITY] {
-            let mut x = noise(9, 1, 64);
-            assert_eq!(run(&plan, &network.input().shape, x.row(0)).exit, i64::from(number));
+        let mut x = noise(9, 1, 64);
+        assert_eq!(run(&plan, shape, x.row(0)).exit, 1);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             x[[0, 20]] = bad;
-            assert_eq!(run(&plan, &network.input().shape, x.row(0)).exit, 0, "{bad} at exit {number}");
+            assert_eq!(run(&plan, shape, x.row(0)).exit, 0, "{bad}");
         }
     }
 }

@@ -41,7 +41,7 @@ enum FileError {
 /// What was decided for one file, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
-    file: &'a Path,
+    file: &'a str,
     class: &'a str,
     class_id: u32,
     /// From 1; 0 where the whole network ran.
@@ -56,7 +56,7 @@ struct Line<'a> {
 /// What went wrong with one path, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Bad<'a> {
-    file: &'a Path,
+    file: &'a str,
     error: &'a str,
 }
 
@@ -80,15 +80,26 @@ pub(crate) fn classify(
         if place.as_os_str() != STREAM {
             job.place(place)?;
         } else if let Some(stream) = stream.take() {
-            for line in stream.lines() {
+            for line in stream.split(b'\n') {
                 let line = line?;
                 if !line.is_empty() {
-                    job.place(Path::new(&line))?;
+                    job.place(&path(line))?;
                 }
             }
         }
     }
     Ok(job.bad)
+}
+
+/// A path is bytes where the system says so.
+#[cfg(unix)]
+fn path(line: Vec<u8>) -> PathBuf {
+    <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(line).into()
+}
+
+#[cfg(not(unix))]
+fn path(line: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&line).into_owned().into()
 }
 
 struct Job<'a, R, P> {
@@ -120,8 +131,9 @@ impl<R: Write, P: Write> Job<'_, R, P> {
 
     fn good(&mut self, file: &Path, verdict: &Verdict) -> io::Result<()> {
         let spec = self.ready.inference.spec();
+        let file = file.display().to_string();
         let line = Line {
-            file,
+            file: &file,
             class: spec.classes.get(verdict.class as usize).map_or("", String::as_str),
             class_id: verdict.class,
             exit: verdict.exit.map_or(0, |exit| exit + 1),
@@ -138,9 +150,8 @@ impl<R: Write, P: Write> Job<'_, R, P> {
                     0 => "after the whole network".to_owned(),
                     exit => format!("at exit {exit}"),
                 };
-                let (file, class) = (file.display(), line.class);
                 let numbers = format!("margin {:.2}, cost {:.3}", line.margin, line.cost);
-                writeln!(self.results, "{file}: {class} {exit}, {numbers}")?;
+                writeln!(self.results, "{file}: {} {exit}, {numbers}", line.class)?;
             }
         }
         // Whoever feeds the stream may be waiting for the answer.
@@ -149,10 +160,10 @@ impl<R: Write, P: Write> Job<'_, R, P> {
 
     fn bad(&mut self, file: &Path, error: &FileError) -> io::Result<()> {
         self.bad += 1;
-        let error = chain(error);
-        writeln!(self.problems, "error: {}: {error}", file.display())?;
+        let (file, error) = (file.display().to_string(), chain(error));
+        writeln!(self.problems, "error: {file}: {error}")?;
         if self.form == Form::Json {
-            self.json(&Bad { file, error: &error })?;
+            self.json(&Bad { file: &file, error: &error })?;
             self.results.flush()?;
         }
         Ok(())

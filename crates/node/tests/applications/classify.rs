@@ -98,8 +98,13 @@ fn a_stream_of_paths_is_answered_path_by_path() {
     let place = Place::new(1.0);
     let first = picture(&place.file("first.png"), 3);
     let second = picture(&place.file("second.png"), 4);
-    let mut process =
-        node(&place).args(["--json", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut process = node(&place)
+        .args(["--json", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut paths = process.stdin.take().unwrap();
     let mut answers = BufReader::new(process.stdout.take().unwrap()).lines();
     for path in [&first, &second] {
@@ -108,7 +113,11 @@ fn a_stream_of_paths_is_answered_path_by_path() {
         let line: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
         assert_eq!(line["file"], path.to_str().unwrap());
     }
+    // A path that is no text is one that is not there, and the stream goes on.
+    paths.write_all(b"\xff\n").unwrap();
+    let line: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+    assert!(line["error"].as_str().unwrap().starts_with("cannot be read"), "{line}");
     drop(paths);
     assert!(answers.next().is_none());
-    assert_eq!(process.wait().unwrap().code(), Some(0));
+    assert_eq!(process.wait().unwrap().code(), Some(2));
 }
