@@ -114,9 +114,9 @@ fn tap(e: usize) -> String {
 fn given(i: usize, in_force: Option<PolicyVersion>) -> NodeReport {
     let shift = (noise(i as u64 + 11) - 0.5) * 0.07;
     let samples = 40 + (noise(i as u64 + 5) * 400.0) as u64;
-    let curve = (0..40).map(|k| {
+    let curve = (0..40_u32).map(|k| {
         let cost = 0.2 + 0.8 * f64::from(k) / 39.0;
-        let wobble = (noise(i as u64 * 40 + k as u64) - 0.5) * 0.006;
+        let wobble = (noise(i as u64 * 40 + u64::from(k)) - 0.5) * 0.006;
         NodePoint { cost, accuracy: accuracy(cost, NETWORK + shift) + wobble }
     });
     let force = in_force.map(|version| NodePolicy {
@@ -130,6 +130,7 @@ fn given(i: usize, in_force: Option<PolicyVersion>) -> NodeReport {
         name: format!("node-{i}"),
         samples: Some([samples * 8, samples, samples]),
         withheld_classes: Some(u64::from(noise(i as u64 + 2) > 0.8)),
+        withheld: Vec::new(),
         without_second_moments: if noise(i as u64 + 9) > 0.9 { vec![3] } else { Vec::new() },
         network_accuracy: Some(NETWORK + shift),
         policies: force.into_iter().collect(),
@@ -203,6 +204,7 @@ pub(crate) fn report(nodes: usize) -> RunReport {
         },
         digest: Digest::of(b"tables"),
         nodes: (0..nodes).map(|i| given(i, in_force)).collect(),
+        late: Vec::new(),
     }
 }
 
