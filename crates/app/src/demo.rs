@@ -93,7 +93,7 @@ pub(crate) fn start_processes(places: &[NodePlace]) -> anyhow::Result<Vec<Child>
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let start = |place: &NodePlace| {
         Command::new(&program)
-            .args(["node-process", "--home"])
+            .args(["node-process", "--", "--home"])
             .arg(&place.home)
             .arg("start")
             .env("EXEUNT_LOG", "warn")
