@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use exeunt_exits::{Part, Query};
 use exeunt_protocol::coordinator::{Now, Purpose, RunStatus, Standing};
 use exeunt_protocol::operator::{
-    Coverage, LateAnswer, NodePoint, NodePolicy, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames,
-    Withheld,
+    Coverage, LateAnswer, NodePoint, NodePolicy, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow,
+    SnapshotNames, Withheld,
 };
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};

@@ -91,6 +91,16 @@ impl Dashboard {
         self.token = Some(TokenDialog::default());
     }
 
+    /// Puts away what lies over the page, and the node that is open.
+    pub fn put_away(&mut self) {
+        self.palette = None;
+        self.shortcuts = false;
+        self.token = None;
+        self.run_file = None;
+        self.question = None;
+        self.fleet.close();
+    }
+
     /// Opens the command palette.
     pub fn open_palette(&mut self) {
         self.palette = Some(Palette::default());

@@ -81,6 +81,7 @@ impl Tour {
             return;
         }
         if self.frames == 0 {
+            dashboard.put_away();
             dashboard.dress(stop.scheme);
             dashboard.go(stop.page);
             match stop.over {

@@ -146,6 +146,11 @@ impl Fleet {
         self.open = Some(node);
     }
 
+    /// Closes the node that is open.
+    pub(crate) fn close(&mut self) {
+        self.open = None;
+    }
+
     pub(crate) fn ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, token: &mut bool) {
         if scene.state.nodes.is_empty() {
             let text = "A device joins with a token: it carries the coordinator’s address and works once. On the device: exeunt-node join TOKEN --data FOLDER";
