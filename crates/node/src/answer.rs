@@ -6,7 +6,7 @@ use exeunt_data::picked_one_in;
 use exeunt_exits::{Heads, Outcomes, OutcomesBuilder, Part, Query};
 use exeunt_protocol::message::Refusal;
 use exeunt_stats::{
-    Digest, ExitShape, FinishError, Floors, MomentsAccumulator, MomentsShape, RangeCounter,
+    Digest, Excluded, ExitShape, FinishError, Floors, MomentsAccumulator, MomentsShape, RangeCounter,
     SpreadAccumulator, SpreadShape, Table,
 };
 
@@ -174,11 +174,17 @@ fn failed(error: impl std::error::Error) -> Refusal {
     Refusal::Failed { what: chain(&error) }
 }
 
-/// Too many samples beyond the scale ask for a wider one; anything else is a failure.
+/// Too many samples beyond the scale ask for a wider one; anything else is a failure, and so are too many that are not
+/// finite: no scale would take them in.
 fn unfinished(error: FinishError) -> Refusal {
     match error {
         FinishError::TooManyExcluded(excluded) => {
-            Refusal::OutOfRange { left_out: excluded.total(), samples: excluded.samples }
+            let Excluded { non_finite, samples, .. } = excluded;
+            if Excluded::exceeds(non_finite, samples) {
+                let what = format!("activations of {non_finite} of {samples} samples are not finite");
+                return Refusal::Failed { what };
+            }
+            Refusal::OutOfRange { left_out: excluded.total(), samples }
         }
         other => failed(other),
     }

@@ -175,7 +175,7 @@ pub struct DesiredRun {
     pub network: BlobRef,
     /// The query that is open, if any.
     pub query: Option<DesiredQuery>,
-    /// The policy to infer with, if one was set.
+    /// The policy to infer with, if one was set and none later for another run.
     pub policy: Option<DesiredPolicy>,
 }
 

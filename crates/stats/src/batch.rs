@@ -126,7 +126,12 @@ impl Excluded {
 
     /// Whether more than one in a thousand were left out, so that the answer is refused.
     pub fn too_many(&self) -> bool {
-        u128::from(self.total()) * 1000 > u128::from(self.samples)
+        Self::exceeds(self.total(), self.samples)
+    }
+
+    /// Whether `left_out` of `samples` are more than one in a thousand.
+    pub fn exceeds(left_out: u64, samples: u64) -> bool {
+        u128::from(left_out) * 1000 > u128::from(samples)
     }
 
     /// Counts one more sample; whether it stays in.

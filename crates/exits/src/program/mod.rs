@@ -199,6 +199,14 @@ impl Program {
         choose::choose(request, &self.context, heads, quantiles, result)
     }
 
+    /// Whether the open question has a scale that may still be widened. Otherwise a node whose activations do not fit
+    /// is one node that cannot answer, and no reason to ask the others again.
+    #[must_use]
+    pub fn may_widen(&self) -> bool {
+        let scaled = matches!(self.query, Some(Query::Moments { .. } | Query::Spread { .. }));
+        scaled && self.widened < MAX_WIDENED
+    }
+
     /// The open question was refused because activations do not fit its scale: asks again with a wider one.
     ///
     /// # Errors

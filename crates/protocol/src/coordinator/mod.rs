@@ -26,7 +26,9 @@ use exeunt_exits::{ChooseError, PolicyRequest, ProgramError, Quantiles, Query, R
 use exeunt_stats::{Digest, Table};
 
 use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
-use crate::message::{Ack, Activity, BlobRef, Contribution, Desired, FromNode, Hello, Refusal, Rejection};
+use crate::message::{
+    Ack, Activity, BlobRef, Contribution, Desired, DesiredRun, FromNode, Hello, Refusal, Rejection,
+};
 use run::RunState;
 pub use run::{PolicyRecord, Purpose, RunOptions};
 pub use status::{
@@ -356,7 +358,15 @@ impl Coordinator {
         if !self.nodes.contains_key(&node) {
             return Desired::default();
         }
-        Desired { runs: self.runs.values().filter_map(|run| run.desired(node)).collect() }
+        // A node infers with one policy: the one that was set last, whichever run it belongs to.
+        let newest = self.runs.iter().filter_map(|(id, run)| Some((run.forced_at()?, id))).max();
+        let mut runs: Vec<DesiredRun> = self.runs.values().filter_map(|run| run.desired(node)).collect();
+        for run in &mut runs {
+            if newest.is_none_or(|(_, id)| *id != run.run) {
+                run.policy = None;
+            }
+        }
+        Desired { runs }
     }
 
     /// Turns a contribution away whose bytes are not what was asked for.

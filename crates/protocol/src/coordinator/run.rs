@@ -187,7 +187,8 @@ impl RunState {
         outputs: &mut VecDeque<Output>,
     ) {
         let Phase::Asking(open) = &self.phase else { return };
-        let withdrawn = open.declined.values().any(|why| matches!(why, Refusal::OutOfRange { .. }));
+        let withdrawn = self.program.may_widen()
+            && open.declined.values().any(|why| matches!(why, Refusal::OutOfRange { .. }));
         let mut members = members.peekable();
         let somebody = members.peek().is_some();
         let all = members.all(|node| open.stored.contains_key(&node) || open.declined.contains_key(&node));
@@ -318,6 +319,12 @@ impl RunState {
         }
         outputs.push_back(Output::Publish);
         Ok(version)
+    }
+
+    /// When a policy was last put in force, in milliseconds since 1970.
+    pub(super) fn forced_at(&self) -> Option<u64> {
+        let forced = self.policies.iter().rev().find(|record| record.purpose == Purpose::Force);
+        forced.map(|record| record.set_at_ms)
     }
 
     fn put_in_force(&mut self, record: &PolicyRecord, outputs: &mut VecDeque<Output>) {
