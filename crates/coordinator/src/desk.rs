@@ -1,7 +1,8 @@
 //! One thread that owns the [`Core`]. Everybody else asks it.
 //!
-//! Questions are closures, answered in the order they come. After everything that was waiting has been taken in, the
-//! core works once: so contributions that arrive together are committed together.
+//! Questions are closures, taken in the order they come. After everything that was waiting has been taken in, the
+//! core works once: so contributions that arrive together are committed together. Answers leave after that: what is
+//! answered is on disk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub struct Stopped {
 }
 
 type Question = Box<dyn FnOnce(&mut Desk) + Send>;
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// What the thread owns.
 pub(crate) struct Desk {
@@ -37,6 +39,8 @@ pub(crate) struct Desk {
     /// What each connected node is wanted to do; the number tells connections of one node apart.
     outboxes: BTreeMap<NodeId, (u64, watch::Sender<Desired>)>,
     tickets: BTreeMap<Ticket, oneshot::Sender<Ack>>,
+    /// Answers that wait until the core has worked. Dropped unsent when it fails, which tells whoever waits for them.
+    answers: Vec<Answer>,
     next: u64,
 }
 
@@ -71,8 +75,14 @@ impl Handle {
         let (questions, asked) = mpsc::channel::<Question>();
         let (end, ended) = watch::channel(None);
         let (changed, revision) = watch::channel(core.revision());
-        let mut desk =
-            Desk { core, now: clock.now(), outboxes: BTreeMap::new(), tickets: BTreeMap::new(), next: 0 };
+        let mut desk = Desk {
+            core,
+            now: clock.now(),
+            outboxes: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            answers: Vec::new(),
+            next: 0,
+        };
         std::thread::Builder::new().name("exeunt-core".to_owned()).spawn(move || {
             let result = desk.serve(&asked, clock, &changed);
             if let Err(error) = &result {
@@ -85,15 +95,21 @@ impl Handle {
         Ok(Self { questions, ended, revision })
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer; it comes when everything that followed from the question is on disk.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the store failed: then nothing that was asked for is to be relied on.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Desk) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.tell(move |desk| {
-            // The asker may have gone; then nobody wants the answer.
-            let _ = reply.send(question(desk));
+            let answer = question(desk);
+            desk.answers.push(Box::new(move || {
+                // The asker may have gone; then nobody wants the answer.
+                let _ = reply.send(answer);
+            }));
         });
         answer.await.map_err(|_gone| self.reason())
     }
@@ -147,7 +163,9 @@ impl Desk {
                 }
                 None => self.core.handle(self.now, Input::Tick),
             }
-            for effect in self.core.work(self.now)? {
+            let effects = self.core.work(self.now)?;
+            self.answers.drain(..).for_each(|answer| answer());
+            for effect in effects {
                 self.perform(effect);
             }
             let revision = self.core.revision();
@@ -201,5 +219,32 @@ impl Desk {
         self.tickets.insert(ticket, reply);
         self.core.arrived(self.now, node, contribution, bytes, ticket);
         ack
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use exeunt_exits::PolicyRequest;
+
+    use super::*;
+    use crate::testing::Fleet;
+
+    #[tokio::test]
+    async fn a_policy_is_acknowledged_only_when_it_is_on_disk() {
+        let mut fleet = Fleet::new(2);
+        fleet.run_until_ready();
+        let (core, run, broken) = (fleet.core, fleet.run, fleet.broken);
+        let desk = Handle::start(core, Clock::start()).unwrap();
+        let set = move |desk: &mut Desk| {
+            let wish = PolicyRequest::Fraction(0.5);
+            desk.core.set_policy(desk.now, &run, &wish).map_err(|error| error.to_string())
+        };
+        let version = desk.ask(set.clone()).await.unwrap().unwrap();
+        assert_eq!(version.0, 1);
+        broken.store(true, Ordering::SeqCst);
+        let stopped = desk.ask(set).await.unwrap_err();
+        assert!(stopped.to_string().starts_with("the coordinator has stopped: the store"), "{stopped}");
     }
 }

@@ -14,6 +14,8 @@ mod peer;
 mod plan;
 mod report;
 mod service;
+#[cfg(test)]
+mod testing;
 
 pub use client::{ClientError, OperatorClient};
 pub use core::{Core, CoreError, Effect};

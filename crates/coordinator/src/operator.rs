@@ -34,8 +34,24 @@ pub(crate) async fn answer(
     let request: Vec<u8> = receiver.expect(MAX_REQUEST).await?;
     let request: OperatorRequest =
         serde_json::from_slice(&request).map_err(|error| StreamError::Refused(error.to_string()))?;
-    let response = match request {
-        OperatorRequest::PutBlob { blob, bytes } => put_blob(shared, blob, bytes, &mut receiver).await?,
+    let response = match perform(shared, request, &mut receiver).await {
+        // The coordinator is about to end; whoever asked is told that nothing was done.
+        Err(StreamError::Stopped(stopped)) => OperatorResponse::Refused { why: stopped.to_string() },
+        answered => answered?,
+    };
+    let json = serde_json::to_vec(&response).map_err(|error| StreamError::Refused(error.to_string()))?;
+    sender.send(&Blob::of(&json)).await?;
+    sender.send_bytes(&json).await?;
+    Ok(sender.finish().await?)
+}
+
+async fn perform(
+    shared: &Arc<Shared>,
+    request: OperatorRequest,
+    receiver: &mut Receiver,
+) -> Result<OperatorResponse, StreamError> {
+    Ok(match request {
+        OperatorRequest::PutBlob { blob, bytes } => put_blob(shared, blob, bytes, receiver).await?,
         OperatorRequest::Token { valid_s, label } => token(shared, valid_s, label).await?,
         OperatorRequest::StartRun { file, network } => start_run(shared, *file, network).await?,
         OperatorRequest::Watch { seen } => {
@@ -53,11 +69,7 @@ pub(crate) async fn answer(
             response
         }
         other => shared.desk.ask(move |desk| or_refused(look(&mut desk.core, desk.now, other))).await?,
-    };
-    let json = serde_json::to_vec(&response).map_err(|error| StreamError::Refused(error.to_string()))?;
-    sender.send(&Blob::of(&json)).await?;
-    sender.send_bytes(&json).await?;
-    Ok(sender.finish().await?)
+    })
 }
 
 fn or_refused(result: Result<OperatorResponse, CoreError>) -> OperatorResponse {

@@ -11,6 +11,8 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
+#[cfg(any(test, feature = "conformance"))]
+pub mod failing;
 mod records;
 mod redb_store;
 mod tables;

@@ -49,7 +49,7 @@ impl RedbStore {
         Self::prepare(database, path)
     }
 
-    fn prepare(database: Database, path: PathBuf) -> Result<Self, StoreError> {
+    pub(crate) fn prepare(database: Database, path: PathBuf) -> Result<Self, StoreError> {
         let store = Self { database, path };
         match store.format()? {
             Some(FORMAT) => return Ok(store),
