@@ -60,6 +60,7 @@ impl Session {
     }
 
     fn range(&self, one_in: u64, watch: &Watch) -> Result<Table, Refusal> {
+        self.enough(Part::Statistics)?;
         let samples = self.part(Part::Statistics);
         let seed = self.spec().seed;
         let picked: Vec<usize> =
@@ -92,21 +93,30 @@ impl Session {
                 .collect(),
         };
         let samples = self.part(Part::Statistics);
-        let counts = samples.class_counts(shape.classes);
-        let empty =
-            MomentsAccumulator::new(shape, scales.to_vec(), &counts, &self.floors()).map_err(failed)?;
-        let accumulators = self.pass(
-            Part::Statistics,
-            &self.all(Part::Statistics),
-            watch,
-            || empty.sibling(),
-            |accumulator, batch| accumulator.add(batch.labels, batch.pooled).map_err(failed),
-        )?;
-        let mut total = empty.sibling();
-        for accumulator in accumulators {
-            total.absorb(accumulator).map_err(failed)?;
+        let mut counts = samples.class_counts(shape.classes);
+        loop {
+            let empty = MomentsAccumulator::new(shape.clone(), scales.to_vec(), &counts, &self.floors())
+                .map_err(failed)?;
+            let accumulators = self.pass(
+                Part::Statistics,
+                &self.all(Part::Statistics),
+                watch,
+                || empty.sibling(),
+                |accumulator, batch| accumulator.add(batch.labels, batch.pooled).map_err(failed),
+            )?;
+            let mut total = empty.sibling();
+            for accumulator in accumulators {
+                total.absorb(accumulator).map_err(failed)?;
+            }
+            match total.finish() {
+                // Samples that cannot be read or do not fit the scale took a class below the floor. The next pass
+                // withholds it from the start, so there are at most as many passes as classes.
+                Err(FinishError::ClassFell { class, found, .. }) if found < counts[class] => {
+                    counts[class] = found;
+                }
+                finished => return finished.map_err(unfinished),
+            }
         }
-        total.finish().map_err(unfinished)
     }
 
     fn spread(&self, scales: &[exeunt_stats::Scale], heads: &Heads, watch: &Watch) -> Result<Table, Refusal> {
