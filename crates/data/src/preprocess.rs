@@ -6,6 +6,9 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 
 use crate::{DataError, Image};
 
+/// Longest side of a resized image, as of a decoded one: a strip of one row would ask for gigabytes.
+const MAX_SIDE: usize = 16_384;
+
 /// Resize, crop, grey or colour, scale to 0..1, normalise; see [`InputSpec`].
 #[derive(Debug, Clone)]
 pub struct Preprocess {
@@ -86,7 +89,13 @@ fn resize(image: Image, side: usize) -> Result<Image, String> {
     if short == side {
         return Ok(image);
     }
-    let other = side * long / short;
+    let other = side.saturating_mul(long) / short.max(1);
+    if other > MAX_SIDE {
+        return Err(format!(
+            "found {}×{} pixels, expected a longer side of at most {MAX_SIDE} where the shorter is resized to {side}",
+            image.height, image.width
+        ));
+    }
     let (height, width) = if image.height <= image.width { (side, other) } else { (other, side) };
     let kind = if image.channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
     let small = |n: usize| u32::try_from(n).map_err(|error| error.to_string());
@@ -129,6 +138,16 @@ mod tests {
         assert_eq!(out.len(), 40);
         assert_eq!(resize(ramp(17, 31, 1), 8).unwrap().width, 14, "int(8 · 31 / 17)");
         assert_eq!([0, 1, 2, 3, 5, 7].map(centre), [0, 0, 1, 2, 2, 4]);
+    }
+
+    #[test]
+    fn a_strip_is_refused_rather_than_blown_up() {
+        let input = InputSpec { resize: Some(256), crop: Some([1, 1]), ..spec(Colour::Grey) };
+        let mut out = Vec::new();
+        let preprocess = Preprocess::new(&input).unwrap();
+        let error = preprocess.append(&ramp(1, 16_384, 1), &[1, 1, 1], "strip.png", &mut out).unwrap_err();
+        assert!(matches!(error, DataError::Image { .. }), "{error}");
+        assert!(error.to_string().starts_with("strip.png: found 1×16384 pixels"), "{error}");
     }
 
     #[test]
