@@ -99,13 +99,15 @@ impl Dataset {
         }
     }
 
-    /// Names the samples by content, whatever their order: the sum of their hashes modulo 2^256, hashed with their
-    /// number.
+    /// Names the samples by content and class, whatever their order: each sample's hash is hashed with its label (the
+    /// bytes of an image file do not say its class), the sum of these modulo 2^256 with their number.
     pub fn digest(&self) -> Digest {
         let mut sum = [0_u8; 32];
         for sample in self.samples.iter() {
+            let mut labelled = sample.hash.as_bytes().to_vec();
+            labelled.extend_from_slice(&sample.label.to_le_bytes());
             let mut carry = 0_u16;
-            for (total, byte) in sum.iter_mut().zip(sample.hash.as_bytes()) {
+            for (total, byte) in sum.iter_mut().zip(Digest::of(&labelled).as_bytes()) {
                 let digit = u16::from(*total) + u16::from(*byte) + carry;
                 *total = (digit & 0xff) as u8;
                 carry = digit >> 8;

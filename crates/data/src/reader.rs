@@ -207,4 +207,21 @@ mod tests {
         );
         assert_eq!(twice.digest(), all.digest());
     }
+
+    #[test]
+    fn a_file_moved_to_another_class_is_other_data() {
+        let folder = tempfile::tempdir().unwrap();
+        for class in ["cat", "dog"] {
+            std::fs::create_dir(folder.path().join(class)).unwrap();
+            std::fs::write(folder.path().join(class).join(format!("{class}.png")), class).unwrap();
+        }
+        let classes = ["cat".to_owned(), "dog".to_owned()];
+        let spec =
+            DataSpec { format: DataFormat::ImageFolder, ..spec(PartSpec::default(), PartSpec::default()) };
+        let digest =
+            || Reader::new(folder.path(), &spec, 0, &classes).part(&spec.statistics).unwrap().digest();
+        let before = digest();
+        std::fs::rename(folder.path().join("cat/cat.png"), folder.path().join("dog/cat.png")).unwrap();
+        assert_ne!(digest(), before);
+    }
 }
