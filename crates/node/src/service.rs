@@ -171,6 +171,9 @@ impl Service {
                     if let Some(reason) = never(&error) {
                         return Err(ServiceError::ShutOut(reason));
                     }
+                    if is_somebody_else(&error) {
+                        wait = LONGEST_WAIT;
+                    }
                     let text = error.to_string();
                     if self.report.problem.as_deref() != Some(text.as_str()) {
                         tracing::warn!("{text}; trying again");
@@ -471,9 +474,33 @@ fn shut_out(closed: &Closed) -> Option<String> {
 /// Whether connecting can never succeed, whatever happens at the coordinator.
 fn never(error: &ConnectError) -> Option<String> {
     let forever = match error {
-        ConnectError::Refused { .. } | ConnectError::WrongAuthority { .. } => true,
+        ConnectError::Refused { .. } => true,
         ConnectError::Closed { closed, .. } => shut_out(closed).is_some(),
         _ => false,
     };
     forever.then(|| error.to_string())
+}
+
+/// Whether another federation answered at the address. That passes: a port that was taken while the coordinator was
+/// down, an address that was handed out again. Nothing is gained by asking it often.
+fn is_somebody_else(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::WrongAuthority { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use exeunt_link::Refusal;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_coordinator_says_for_good_ends_a_node() {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 4711));
+        let stranger = ConnectError::WrongAuthority { address, found: None, expected: None };
+        assert!(is_somebody_else(&stranger));
+        assert_eq!(never(&stranger), None);
+        assert_eq!(never(&ConnectError::NoAddress), None);
+        let refused = ConnectError::Refused { address, refusal: Refusal::Expired };
+        assert!(never(&refused).is_some() && !is_somebody_else(&refused));
+    }
 }
