@@ -71,7 +71,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: NodeCommand,
     },
-    /// Runs: start, list, look, stop
+    /// Runs: start, list, show, stop
     Run {
         #[command(subcommand)]
         command: RunCommand,
