@@ -197,8 +197,17 @@ impl Core {
 
     fn check_shape(&self, node: NodeId, contribution: &Contribution, bytes: &[u8]) -> Result<(), Rejection> {
         let cells = self.machine.expected_cells(node, &contribution.run, contribution.query)?;
-        packed::decode(bytes, cells).map_err(|error| Rejection::Malformed { what: error.to_string() })?;
-        Ok(())
+        let table =
+            packed::decode(bytes, cells).map_err(|error| Rejection::Malformed { what: error.to_string() })?;
+        // No sum over the fleet may overflow; half is left for nodes that join before the query closes.
+        let most = i64::MAX as u64 / (2 * self.machine.members().max(1) as u64);
+        match table.iter().position(|cell| cell.unsigned_abs() > most) {
+            None => Ok(()),
+            Some(cell) => {
+                let what = format!("cell {cell} is {}, expected at most {most} either way", table[cell]);
+                Err(Rejection::Malformed { what })
+            }
+        }
     }
 
     /// Whether a contribution is wanted at all, before its bytes are.

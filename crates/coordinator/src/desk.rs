@@ -227,6 +227,8 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use exeunt_exits::PolicyRequest;
+    use exeunt_protocol::coordinator::Purpose;
+    use exeunt_protocol::message::{Ack, Rejection};
 
     use super::*;
     use crate::testing::Fleet;
@@ -239,12 +241,23 @@ mod tests {
         let desk = Handle::start(core, Clock::start()).unwrap();
         let set = move |desk: &mut Desk| {
             let wish = PolicyRequest::Fraction(0.5);
-            desk.core.set_policy(desk.now, &run, &wish).map_err(|error| error.to_string())
+            desk.core.set_policy(desk.now, &run, &wish, Purpose::Force).map_err(|error| error.to_string())
         };
         let version = desk.ask(set.clone()).await.unwrap().unwrap();
         assert_eq!(version.0, 1);
         broken.store(true, Ordering::SeqCst);
         let stopped = desk.ask(set).await.unwrap_err();
         assert!(stopped.to_string().starts_with("the coordinator has stopped: the store"), "{stopped}");
+    }
+
+    #[test]
+    fn a_table_that_would_overflow_the_sum_is_refused_and_the_run_goes_on() {
+        let mut fleet = Fleet::new(2);
+        let (query, ..) = fleet.open().unwrap();
+        let table = exeunt_stats::Table::from_cells(vec![200, i64::MAX, 200]);
+        let ack = fleet.send(1, query, &table);
+        let Ack::Rejected(Rejection::Malformed { what }) = ack else { panic!("{ack:?}") };
+        assert!(what.starts_with("cell 1 is 9223372036854775807"), "{what}");
+        fleet.run_until_ready();
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use exeunt_exits::{Heads, OutcomesBuilder, Part, Query, RunContext};
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{Input, Now, Standing, Ticket};
-use exeunt_protocol::message::{Ack, BlobRef, Contribution, FromNode, Hello, Refusal};
+use exeunt_protocol::message::{Ack, BlobRef, Contribution, Hello};
 use exeunt_protocol::spec::RunFile;
 use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
 use exeunt_stats::{Floors, MomentsAccumulator, RangeCounter, SpreadAccumulator, Table, packed};
@@ -92,25 +92,11 @@ impl Fleet {
         Self { core, run, broken, nodes, context, now, tickets: 0 }
     }
 
-    /// The coordinator ends and starts again over what is in its store.
-    pub(crate) fn restarted(self) -> Self {
-        let core = Core::open(self.core.store, self.now).unwrap();
-        Self { core, ..self }
-    }
-
-    pub(crate) fn enrol(&mut self) -> usize {
-        let node = NodeId::from_bytes([self.nodes.len() as u8 + 1; 16]);
-        enrol(&mut self.core, self.now, node);
-        self.nodes.push(node);
-        self.nodes.len() - 1
-    }
-
     /// The open query, if a node has still to answer it.
     pub(crate) fn open(&self) -> Option<(QueryId, Query, Option<Heads>)> {
         let desired = self.nodes.iter().flat_map(|node| self.core.machine.desired(*node).runs);
         let wanted = desired.into_iter().find_map(|run| run.query)?;
-        let blob =
-            |blob: BlobRef| self.core.store.read_blob(blob.digest, 0, usize::MAX).unwrap().unwrap();
+        let blob = |blob: BlobRef| self.core.store.read_blob(blob.digest, 0, usize::MAX).unwrap().unwrap();
         let heads = wanted.heads.map(|heads| Heads::decode(&blob(heads)).unwrap());
         Some((wanted.id, Query::decode(&blob(wanted.body)).unwrap(), heads))
     }
@@ -201,12 +187,6 @@ impl Fleet {
         ticket
     }
 
-    pub(crate) fn decline(&mut self, node: usize, query: QueryId, refusal: Refusal) {
-        let word = FromNode::Decline { run: self.run.clone(), query, refusal };
-        self.core.handle(self.now, Input::Said { node: self.nodes[node], word });
-        self.core.work(self.now).unwrap();
-    }
-
     /// Every node that has not done so answers the open query, honestly.
     pub(crate) fn all_answer(&mut self) {
         let (query, ..) = self.open().unwrap();
@@ -219,16 +199,6 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn run_until(&mut self, name: &str) -> QueryId {
-        loop {
-            let (id, query, _) = self.open().unwrap_or_else(|| panic!("{:?}", self.standing()));
-            if query.name() == name {
-                return id;
-            }
-            self.all_answer();
-        }
-    }
-
     pub(crate) fn run_until_ready(&mut self) {
         while self.open().is_some() {
             self.all_answer();
@@ -238,13 +208,6 @@ impl Fleet {
 
     pub(crate) fn standing(&self) -> Standing {
         self.core.machine.run_status(self.now, &self.run).unwrap().standing
-    }
-
-    pub(crate) fn failure(&self) -> String {
-        match self.standing() {
-            Standing::Failed { why } => why,
-            other => panic!("{other:?}"),
-        }
     }
 }
 

@@ -409,6 +409,11 @@ impl Coordinator {
         self.runs.get(run)?.program.quantiles()
     }
 
+    /// How many nodes may answer.
+    pub fn members(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The runs, oldest id first.
     pub fn runs(&self) -> impl Iterator<Item = &RunId> {
         self.runs.keys()
