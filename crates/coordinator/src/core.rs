@@ -82,7 +82,7 @@ struct Staged {
     bytes: Vec<u8>,
 }
 
-/// See the [module](self).
+/// The coordinator without its sockets: the state machine and the store, driven by whoever owns the connections.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) machine: Coordinator,

@@ -5,7 +5,7 @@ use exeunt_exits::Policy;
 /// Steps that can be undone.
 const STEPS: usize = 200;
 
-/// See the [module](self).
+/// The policy that is being made, with every step that led to it.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     policy: Option<Policy>,

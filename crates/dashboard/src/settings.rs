@@ -9,7 +9,7 @@ use crate::state::Level;
 use crate::theme::Scheme;
 use crate::views::{Column, Page, Series};
 
-/// See the [module](self). Unknown and missing keys are fine, so that versions can be mixed.
+/// What the window remembers. Unknown and missing keys are fine, so that versions can be mixed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {

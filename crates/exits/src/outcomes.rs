@@ -322,7 +322,7 @@ impl Outcomes {
     }
 
     /// Counts margins between `edges`, per exit and rule, right and wrong apart: the answer to `Confidence`, of
-    /// [`histogram_layout`].
+    /// `histogram_layout`.
     ///
     /// # Errors
     /// When the edges are not those of the run's exits and rules.

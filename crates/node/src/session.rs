@@ -59,7 +59,7 @@ pub struct Model {
     pub(crate) preprocess: Preprocess,
 }
 
-/// A run on this node. See the [module](self).
+/// A run on this node: its network cut and loaded, its samples found, ready to be passed through.
 #[derive(Debug)]
 pub struct Session {
     pub(crate) model: Arc<Model>,

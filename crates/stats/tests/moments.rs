@@ -1,5 +1,7 @@
 //! What moments promise: the samples alone decide the table, and what must not leave is not in it.
 
+#![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
+
 use exeunt_stats::{
     AbsorbError, BatchError, Excluded, ExitShape, FinishError, Floors, MomentsAccumulator, MomentsShape,
     MomentsView, Scale, SetupError, Table,

@@ -153,10 +153,9 @@ fn log(
 
 fn log_all(txn: &WriteTransaction, entries: &[AuditEntry]) -> Result<(), Failure> {
     let mut audit = txn.open_table(AUDIT)?;
-    let mut number = next_line(&audit)?;
-    for entry in entries {
+    let first = next_line(&audit)?;
+    for (number, entry) in (first..).zip(entries) {
         audit.insert(number, encode("audit", entry)?.as_slice())?;
-        number += 1;
     }
     Ok(())
 }

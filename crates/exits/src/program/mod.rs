@@ -102,7 +102,7 @@ enum Stage {
     Resting,
 }
 
-/// See the [module](self).
+/// A run as a program: it asks, reads merged tables, and asks on. A function of the answers alone.
 #[derive(Clone, Debug)]
 pub struct Program {
     context: RunContext,
