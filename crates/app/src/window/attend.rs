@@ -111,7 +111,9 @@ async fn look_on(
 
 /// One look at everything.
 async fn look(client: &OperatorClient, run: Option<RunId>, seen: &mut Seen) -> Result<(), ClientError> {
-    if let OperatorResponse::Nodes(nodes) = client.ask(&OperatorRequest::Nodes).await? {
+    if let OperatorResponse::Nodes(mut nodes) = client.ask(&OperatorRequest::Nodes).await? {
+        // They come by name; the views look them up by id.
+        nodes.sort_unstable_by_key(|row| row.status.node);
         replace(&mut seen.nodes, nodes);
     }
     if let OperatorResponse::Runs(runs) = client.ask(&OperatorRequest::Runs).await? {
