@@ -1,6 +1,5 @@
 //! Commands that ask a running coordinator.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +16,7 @@ use exeunt_protocol::spec::RunFile;
 use crate::cli::{Command, NodeCommand, PolicyCommand, RunCommand, SnapshotCommand, Wish};
 use crate::failure::{self, BadInput};
 use crate::show::{grid, right};
+use crate::simulate::bar;
 use crate::{show, snapshot};
 
 /// How often `run show --wait` looks.
@@ -242,10 +242,7 @@ pub(crate) async fn show_run(client: &OperatorClient, run: Option<RunId>) -> any
 
 /// Looks until the run rests. A coordinator that restarts meanwhile is waited for.
 async fn wait_for(home: &Home, client: &OperatorClient, run: Option<RunId>) -> anyhow::Result<RunReport> {
-    let bar = indicatif::ProgressBar::new_spinner();
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-    }
+    let bar = bar();
     let mut again: Option<OperatorClient> = None;
     loop {
         let report = match show_run(again.as_ref().unwrap_or(client), run.clone()).await {
@@ -268,7 +265,6 @@ async fn wait_for(home: &Home, client: &OperatorClient, run: Option<RunId>) -> a
                 return Ok(report);
             }
         }
-        bar.tick();
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -92,18 +92,9 @@ fn curve(ui: &mut Ui, report: &RunReport, given: &NodeReport) {
     section(ui, "Its curve and the fleet’s");
     let fleet: Vec<[f64; 2]> = result.curve.points().iter().map(|p| [p.cost, p.accuracy]).collect();
     let own: Vec<[f64; 2]> = given.curve.iter().map(|p| [p.cost, p.accuracy]).collect();
-    Plot::new("node curve")
-        .height(170.0)
+    still("node curve", 170.0, p.line)
         .x_grid_spacer(|input| steps(input, 3.0))
         .y_grid_spacer(|input| steps(input, 4.0))
-        .show_background(false)
-        .grid_color(p.line)
-        .allow_drag(false)
-        .allow_zoom(false)
-        .allow_scroll(false)
-        .allow_boxed_zoom(false)
-        .show_crosshair(false)
-        .label_formatter(|_| None)
         .custom_x_axes(vec![AxisHints::new_x().formatter(|mark, _| tick(mark))])
         .custom_y_axes(vec![AxisHints::new_y().formatter(|mark, _| tick(mark))])
         .show(ui, |ui| {
@@ -157,18 +148,9 @@ fn samples(ui: &mut Ui, scene: &Scene<'_>, given: &NodeReport) {
         .enumerate()
         .map(|(k, n)| Bar::new(k as f64, *n as f64).width(0.75).fill(p.front))
         .collect();
-    Plot::new("classes")
-        .height(84.0)
-        .show_background(false)
+    still("classes", 84.0, p.line)
         .show_axes([false, true])
         .show_grid([false, true])
-        .grid_color(p.line)
-        .allow_drag(false)
-        .allow_zoom(false)
-        .allow_scroll(false)
-        .allow_boxed_zoom(false)
-        .show_crosshair(false)
-        .label_formatter(|_| None)
         .show(ui, |ui| ui.bar_chart(BarChart::new("", bars).allow_hover(false)));
     ui.label(soft("samples per class, in the order of the classes").small());
 }
@@ -211,4 +193,18 @@ fn history(ui: &mut Ui, scene: &Scene<'_>, row: &NodeRow) {
             widgets::line(ui, &line.text);
         });
     }
+}
+
+/// A small chart that is only looked at.
+fn still(name: &'static str, height: f32, grid: egui::Color32) -> Plot<'static> {
+    Plot::new(name)
+        .height(height)
+        .show_background(false)
+        .grid_color(grid)
+        .allow_drag(false)
+        .allow_zoom(false)
+        .allow_scroll(false)
+        .allow_boxed_zoom(false)
+        .show_crosshair(false)
+        .label_formatter(|_| None)
 }
