@@ -478,3 +478,114 @@ impl Core {
         Ok(self.store.blob_len(digest)?.map(|bytes| BlobRef { digest, bytes }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use exeunt_exits::Query;
+    use exeunt_protocol::coordinator::Standing;
+
+    use super::*;
+    use crate::testing::Fleet;
+
+    fn asks_for_times(fleet: &Fleet) -> bool {
+        matches!(fleet.open(), Some((_, Query::Timings { .. }, _)))
+    }
+
+    fn until_times_are_asked_for(nodes: u8) -> Fleet {
+        let mut fleet = Fleet::new(nodes);
+        while !asks_for_times(&fleet) {
+            fleet.all_answer();
+        }
+        fleet
+    }
+
+    /// The coordinator with the same store, as if it had been started again.
+    fn restarted(mut fleet: Fleet) -> Fleet {
+        let Core { store, .. } = fleet.core;
+        fleet.core = Core::open(store, fleet.now).unwrap();
+        for node in &fleet.nodes {
+            let name = node.to_string();
+            let (software, engine) = ("test".to_owned(), "none".to_owned());
+            let hello = exeunt_protocol::message::Hello { oldest: 1, newest: 1, name, software, engine };
+            fleet.core.handle(fleet.now, Input::Connected { node: *node, hello });
+        }
+        fleet.core.work(fleet.now).unwrap();
+        fleet
+    }
+
+    #[test]
+    fn a_run_from_before_there_were_timings_is_rebuilt_without_them() {
+        let mut fleet = until_times_are_asked_for(2);
+        let digest = fleet.core.report(fleet.now, &fleet.run).unwrap().digest;
+        let runs = fleet.core.store().runs().unwrap();
+        let (run, record) = &runs[0];
+        let mut record: serde_json::Value = serde_json::from_slice(record).unwrap();
+        assert_eq!(record["context"].as_object_mut().unwrap().remove("timings"), Some(true.into()));
+        let record = serde_json::to_vec(&record).unwrap();
+        fleet.core.store_mut().save_run(run, &record, 2).unwrap();
+        let mut fleet = restarted(fleet);
+        assert_eq!(fleet.standing(), Standing::Ready);
+        let wish = PolicyRequest::MaxDrop(5.0);
+        fleet.core.set_policy(fleet.now, &fleet.run, &wish, Purpose::Force).unwrap();
+        fleet.core.work(fleet.now).unwrap();
+        fleet.run_until_ready();
+        let report = fleet.core.report(fleet.now, &fleet.run).unwrap();
+        assert!(report.status.queries.iter().all(|query| query.name != "timings"));
+        assert_eq!((report.status.times, report.status.policies[0].mean_ms), (None, None));
+        assert!(report.nodes.iter().all(|node| node.policies.len() == 1 && node.times.is_none()));
+        assert_ne!(report.digest, digest, "the policy was measured");
+    }
+
+    #[test]
+    fn times_are_the_mean_of_the_nodes_and_no_part_of_the_digest() {
+        let fleet = restarted(until_times_are_asked_for(3));
+        assert!(asks_for_times(&fleet), "they are asked for again after a restart");
+        let digest = fleet.core.report(fleet.now, &fleet.run).unwrap().digest;
+        let mut fleet = restarted(fleet);
+        fleet.run_until_ready();
+        let fleet = restarted(fleet);
+        assert_eq!(fleet.standing(), Standing::Ready);
+        let report = fleet.core.report(fleet.now, &fleet.run).unwrap();
+        assert_eq!(report.digest, digest);
+        let (times, result) = (report.status.times.unwrap(), report.status.result.unwrap());
+        // The nodes take 1, 2 and 3 ms for everything.
+        assert_eq!((times.times.nodes, times.times.network_ms), (3, 4.0));
+        assert_eq!(times.times.segments_ms, [2.0; 3]);
+        assert_eq!(times.curve_ms.len(), result.curve.points().len());
+        assert_eq!(times.curve_ms.last(), Some(&4.0), "the curve ends with the bare network");
+        assert_eq!(times.static_line_ms.len(), result.static_line.points().len());
+        let nodes: Vec<f64> =
+            report.nodes.iter().map(|node| node.times.as_ref().unwrap().times.network_ms).collect();
+        assert_eq!(nodes, [2.0, 4.0, 6.0]);
+    }
+
+    #[test]
+    fn who_cannot_measure_disturbs_nobody() {
+        let mut fleet = until_times_are_asked_for(2);
+        let (query, ..) = fleet.open().unwrap();
+        for node in fleet.nodes.clone() {
+            let refusal = Refusal::Failed { what: "no clock".to_owned() };
+            let word = exeunt_protocol::message::FromNode::Decline { run: fleet.run.clone(), query, refusal };
+            fleet.core.handle(fleet.now, Input::Said { node, word });
+        }
+        fleet.core.work(fleet.now).unwrap();
+        assert_eq!(fleet.standing(), Standing::Ready);
+        let report = fleet.core.report(fleet.now, &fleet.run).unwrap();
+        assert!(report.status.times.is_none() && report.status.result.is_some());
+    }
+
+    #[test]
+    fn whoever_is_away_is_not_waited_for_long() {
+        let mut fleet = until_times_are_asked_for(2);
+        let (query, ..) = fleet.open().unwrap();
+        let table = fleet.answer(0);
+        fleet.send(0, query, &table);
+        assert_eq!(fleet.core.timeout(), Some(std::time::Duration::from_secs(60)));
+        fleet.now.monotonic = std::time::Duration::from_secs(60);
+        fleet.core.handle(fleet.now, Input::Tick);
+        fleet.core.work(fleet.now).unwrap();
+        assert_eq!(fleet.standing(), Standing::Ready);
+        let times = fleet.core.report(fleet.now, &fleet.run).unwrap().status.times.unwrap();
+        assert_eq!(times.times.nodes, 1);
+    }
+}

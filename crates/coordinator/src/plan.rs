@@ -141,6 +141,7 @@ impl RunPlan {
             search: SearchOptions { rounds: file.method.search_rounds as usize, ..SearchOptions::default() },
             range_samples: file.method.range_samples,
             second_factor: file.floors.second_factor,
+            timings: true,
         };
         let spec = RunSpec {
             network: network.hash(),

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_exits::{Part, Query};
+use exeunt_exits::{NodeCurve, Part, Query, Times, TimingsShape};
 use exeunt_protocol::coordinator::{Now, Purpose, RunStatus, Standing};
 use exeunt_protocol::operator::{
-    Coverage, LateAnswer, NodePoint, NodePolicy, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow,
-    SnapshotNames, Withheld,
+    Coverage, LateAnswer, NodePoint, NodePolicy, NodeReport, NodeRow, NodeTimes, QueryTraffic, RunReport,
+    RunRow, SnapshotNames, Withheld,
 };
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
@@ -42,6 +42,7 @@ impl Core {
                 network_accuracy: None,
                 curve: Vec::new(),
                 policies: Vec::new(),
+                times: None,
                 traffic: traffic
                     .iter()
                     .filter(|(_, of, _)| *of == node)
@@ -54,13 +55,19 @@ impl Core {
             };
             let described = seals.iter().zip(&asked).filter(|(_, query)| tells_of_nodes(query));
             let curve = asked.iter().position(on_evaluation);
+            let mut measured: (Option<NodeCurve>, Option<Times>) = (None, None);
             for ((id, seal), query) in described {
                 if on_evaluation(query) && curve != Some(id.0 as usize) {
                     continue;
                 }
                 if let Some(table) = self.counted(run, *id, seal, node)? {
-                    self.describe(run, query, &table, &mut report);
+                    self.describe(run, query, &table, &mut report, &mut measured);
                 }
+            }
+            if let (curve, Some(times)) = measured {
+                let points = curve.iter().flat_map(|curve| &curve.points);
+                let curve_ms = points.map(|point| times.mean_ms(&point.policy, &point.exit_share)).collect();
+                report.times = Some(NodeTimes { times, curve_ms });
             }
             for (policy, query) in &shown {
                 let Some((id, seal)) = seals.get(*query) else { continue };
@@ -79,7 +86,7 @@ impl Core {
             nodes.push(report);
         }
         let late = self.late(run, &seals)?;
-        Ok(RunReport { status, digest: digest(&seals), nodes, late })
+        Ok(RunReport { status, digest: digest(&seals, &asked), nodes, late })
     }
 
     /// Answers that are stored and were not counted, because their query had closed.
@@ -128,7 +135,14 @@ impl Core {
         Ok(packed::decode(&bytes, cells).ok().map(Table::from_cells))
     }
 
-    fn describe(&self, run: &RunId, query: &Query, table: &Table, report: &mut NodeReport) {
+    fn describe(
+        &self,
+        run: &RunId,
+        query: &Query,
+        table: &Table,
+        report: &mut NodeReport,
+        measured: &mut (Option<NodeCurve>, Option<Times>),
+    ) {
         let Some(entry) = self.entries.get(run) else { return };
         match query {
             Query::Census => {
@@ -152,7 +166,12 @@ impl Core {
                         .iter()
                         .map(|point| NodePoint { cost: point.cost, accuracy: point.accuracy })
                         .collect();
+                    measured.0 = Some(curve);
                 }
+            }
+            Query::Timings { .. } => {
+                let shape = TimingsShape { exits: entry.context.exits.len() };
+                measured.1 = Times::read(shape, table).ok().flatten();
             }
             _ => {}
         }
@@ -245,10 +264,11 @@ impl Core {
         let status = self.machine.run_status(now, run)?;
         let (Some(heads), Some(entry)) = (status.snapshot, self.entries.get(run)) else { return Ok(None) };
         let seals = self.store.seals(run)?;
+        let asked = self.machine.queries(run);
         let mut counts = Vec::new();
-        for ((_, seal), query) in seals.iter().zip(self.machine.queries(run)) {
+        for ((_, seal), query) in seals.iter().zip(&asked) {
             if let (Query::Moments { second, .. }, Some(bytes)) = (query, &seal.merged) {
-                let shape: MomentsShape = entry.context.moments_shape(&second);
+                let shape: MomentsShape = entry.context.moments_shape(second);
                 let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
                 if let Some(table) = packed::decode(bytes, cells).ok().map(Table::from_cells)
                     && let Ok(view) = MomentsView::new(&shape, &table)
@@ -265,7 +285,7 @@ impl Core {
             taps: entry.context.exits.iter().map(|exit| exit.tap.clone()).collect(),
             counts,
             network: entry.options.network.digest,
-            digest: digest(&seals),
+            digest: digest(&seals, &asked),
         }))
     }
 }
@@ -304,20 +324,21 @@ fn withheld(
 
 /// Whether a query's answer is shown node by node.
 fn tells_of_nodes(query: &Query) -> bool {
-    matches!(query, Query::Census | Query::Moments { .. }) || on_evaluation(query)
+    matches!(query, Query::Census | Query::Moments { .. } | Query::Timings { .. }) || on_evaluation(query)
 }
 
 /// The policy in force and the one tried last, if they are measured, with the place of the query that measured each.
 ///
-/// After the query that reads the curve, every query measures one policy, in the order in which they were recorded.
+/// After the query that reads the curve, every query but that for times measures one policy, in the order in which they
+/// were recorded.
 fn shown_policies(status: &RunStatus, asked: &[Query]) -> Vec<(PolicyVersion, usize)> {
     let Some(curve) = asked.iter().position(on_evaluation) else { return Vec::new() };
     let of = |purpose: Purpose| {
         let place = status.policies.iter().rposition(|policy| policy.purpose == purpose)?;
-        Some((status.policies[place].version, curve + 1 + place))
+        let measuring = asked.iter().enumerate().skip(curve + 1).filter(|(_, query)| query.is_reproducible());
+        Some((status.policies[place].version, measuring.map(|(query, _)| query).nth(place)?))
     };
-    let both = [of(Purpose::Force), of(Purpose::Trial)].into_iter().flatten();
-    both.filter(|(_, query)| *query < asked.len()).collect()
+    [of(Purpose::Force), of(Purpose::Trial)].into_iter().flatten().collect()
 }
 
 /// The first of these reads the fleet's curve; later ones measure single policies.
@@ -325,9 +346,11 @@ fn on_evaluation(query: &Query) -> bool {
     matches!(query, Query::Evaluate { part: Part::Evaluation, .. })
 }
 
-/// BLAKE3 over the digests of the merged tables, in order.
-fn digest(seals: &[(QueryId, Seal)]) -> Digest {
+/// BLAKE3 over the digests of the merged tables, in order. Times are left out: the same samples must give the same
+/// digest whoever holds them.
+fn digest(seals: &[(QueryId, Seal)], asked: &[Query]) -> Digest {
+    let reproducible = seals.iter().zip(asked).filter(|(_, query)| query.is_reproducible());
     let bytes: Vec<u8> =
-        seals.iter().filter_map(|(_, seal)| seal.digest).flat_map(|d| *d.as_bytes()).collect();
+        reproducible.filter_map(|((_, seal), _)| seal.digest).flat_map(|d| *d.as_bytes()).collect();
     Digest::of(&bytes)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use exeunt_exits::{Heads, OutcomesBuilder, Part, Query, RunContext};
+use exeunt_exits::{Heads, Measured, OutcomesBuilder, Part, Query, RunContext};
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{Input, Now, Standing, Ticket};
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, Hello};
@@ -142,6 +142,12 @@ impl Fleet {
             }
             Query::Confidence { edges, .. } => outcomes().histograms(edges).unwrap(),
             Query::Evaluate { policies, .. } => outcomes().tally(policies).unwrap(),
+            Query::Timings { .. } => {
+                let ms = |count| vec![Duration::from_millis(1 + node as u64); count];
+                let exits = self.context.exits.len();
+                let network = Duration::from_millis(1 + node as u64) * exits as u32;
+                Measured { network, segments: ms(exits + 1), decisions: ms(exits) }.table()
+            }
         }
     }
 

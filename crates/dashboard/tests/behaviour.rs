@@ -49,6 +49,7 @@ fn measured(world: &mut World, purpose: Purpose, policy: &exeunt_exits::Policy) 
         cost: Some(0.4321),
         accuracy: Some(0.9321),
         left: vec![0.3, 0.2, 0.2, 0.1, 0.2],
+        mean_ms: None,
     });
     world.state.report = Some(Arc::new(report));
 }

@@ -73,6 +73,10 @@ pub struct RunContext {
     pub range_samples: u64,
     /// Samples per number that a node must hold to send second moments; for explaining why none came.
     pub second_factor: u64,
+    /// Whether the nodes measure time once the curve is read. A run is rebuilt by going through its sealed tables again,
+    /// so one that began before there was this question must go on without it.
+    #[serde(default)]
+    pub timings: bool,
 }
 
 /// Why a run makes no sense.
@@ -207,6 +211,7 @@ pub(crate) mod tests {
             search: SearchOptions::default(),
             range_samples: 2048,
             second_factor: 2,
+            timings: true,
         }
     }
 

@@ -29,6 +29,7 @@ mod rule;
 mod score;
 mod search;
 mod tally;
+mod timings;
 
 pub use codec::{DecodeError, MAX_ENCODED_BYTES};
 pub use context::{ContextError, ExitContext, Part, RunContext};
@@ -49,3 +50,4 @@ pub use rule::{ParseRuleError, Rule};
 pub use score::{DecideError, Decision, MARGIN_LIMIT, margin};
 pub use search::{Search, SearchOptions};
 pub use tally::{PolicyTally, TallyError, TallyShape, TallyView};
+pub use timings::{Measured, Times, TimingsError, TimingsShape};

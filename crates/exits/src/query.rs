@@ -7,6 +7,7 @@ use crate::context::{Part, RunContext};
 use crate::policy::Policy;
 use crate::quantiles::histogram_layout;
 use crate::tally::TallyShape;
+use crate::timings::TimingsShape;
 
 /// Longest encoding that is read.
 const MAX_BYTES: usize = 64 << 20;
@@ -16,7 +17,8 @@ const VERSION: u8 = 1;
 /// A question whose answer is a table of integers that is added to others.
 ///
 /// Nothing in an answer may depend on how fast it was computed: a node that restarts answers again, and equal answers
-/// must be equal bit for bit. So timings are no part of `Evaluate`.
+/// must be equal bit for bit. So times are no part of `Evaluate`. `Timings` asks for nothing else, and a node that has
+/// measured keeps its answer before it sends it, to send the same again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Query {
     /// Samples per part: statistics, calibration, evaluation.
@@ -57,6 +59,11 @@ pub enum Query {
         part: Part,
         /// The policies.
         policies: Vec<Policy>,
+    },
+    /// How long segments and decisions take on the node's hardware.
+    Timings {
+        /// The snapshot to decide with.
+        heads: Digest,
     },
 }
 
@@ -118,14 +125,15 @@ impl Query {
             Self::Spread { .. } => "spread",
             Self::Confidence { .. } => "confidence",
             Self::Evaluate { .. } => "evaluate",
+            Self::Timings { .. } => "timings",
         }
     }
 
-    /// Over which samples it is answered; the census is over all.
+    /// Over which samples it is answered; the census is over all, and time is measured without any.
     #[must_use]
     pub const fn part(&self) -> Option<Part> {
         match self {
-            Self::Census => None,
+            Self::Census | Self::Timings { .. } => None,
             Self::Range { .. } | Self::Moments { .. } | Self::Spread { .. } => Some(Part::Statistics),
             Self::Confidence { part, .. } | Self::Evaluate { part, .. } => Some(*part),
         }
@@ -136,9 +144,10 @@ impl Query {
     pub const fn heads(&self) -> Option<Digest> {
         match self {
             Self::Census | Self::Range { .. } | Self::Moments { .. } => None,
-            Self::Spread { heads, .. } | Self::Confidence { heads, .. } | Self::Evaluate { heads, .. } => {
-                Some(*heads)
-            }
+            Self::Spread { heads, .. }
+            | Self::Confidence { heads, .. }
+            | Self::Evaluate { heads, .. }
+            | Self::Timings { heads } => Some(*heads),
         }
     }
 
@@ -153,7 +162,14 @@ impl Query {
             Self::Spread { .. } => context.spread_shape().layout(),
             Self::Confidence { edges, .. } => histogram_layout(edges),
             Self::Evaluate { policies, .. } => TallyShape { policies: policies.len(), exits }.layout(),
+            Self::Timings { .. } => TimingsShape { exits }.layout(),
         }
+    }
+
+    /// Whether two answers from the same samples are equal. Times differ from one measurement to the next.
+    #[must_use]
+    pub const fn is_reproducible(&self) -> bool {
+        !matches!(self, Self::Timings { .. })
     }
 
     /// Whether it can be asked in a run: lists as long as there are exits, ascending edges, policies by known rules.
@@ -166,7 +182,7 @@ impl Query {
             if found == expected { Ok(()) } else { Err(QueryError::Length { what, found, expected }) }
         };
         match self {
-            Self::Census | Self::Range { .. } => Ok(()),
+            Self::Census | Self::Range { .. } | Self::Timings { .. } => Ok(()),
             Self::Moments { scales, second } => {
                 length("scales", scales.len())?;
                 length("second", second.len())
@@ -241,7 +257,8 @@ mod tests {
         let edges = vec![vec![vec![-1.0, 0.5], vec![]]];
         let confidence = Query::Confidence { heads: Digest::of(b"h"), part: Part::Calibration, edges };
         let moments = Query::Moments { scales: vec![Scale::for_exponent(3)], second: vec![true] };
-        for query in [Query::Census, Query::Range { one_in: 7 }, moments, confidence, evaluate()] {
+        let timings = Query::Timings { heads: Digest::of(b"h") };
+        for query in [Query::Census, Query::Range { one_in: 7 }, moments, confidence, evaluate(), timings] {
             let bytes = query.encode();
             assert_eq!(Query::decode(&bytes), Ok(query));
             assert!(Query::decode(&[bytes.clone(), vec![0]].concat()).is_err());

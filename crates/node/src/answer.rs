@@ -47,6 +47,10 @@ impl Session {
                 let outcomes = self.outcomes(*part, *digest, heads()?, margins, watch)?;
                 outcomes.tally(policies).map_err(failed)
             }
+            // Measured by [`Model::measure`](crate::Model::measure), once: here every answer would be another.
+            Query::Timings { .. } => {
+                Err(Refusal::Failed { what: "samples say nothing about time".to_owned() })
+            }
         }
     }
 

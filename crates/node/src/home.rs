@@ -5,6 +5,7 @@
 //! HOME/identity/      key and certificate
 //! HOME/blobs/         networks, queries, snapshots, named by their BLAKE3; `.part` while they arrive
 //! HOME/datasets.json  which edition of its data a node last answered from, per run
+//! HOME/times.json     what was measured for each run, as it was sent
 //! HOME/policy.json    the policy in force, for `classify`
 //! HOME/status.json    what the service is doing, for `status`
 //! HOME/lock           held by the service, so that a folder has one
@@ -16,10 +17,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use exeunt_protocol::message::{Activity, DesiredPolicy, DesiredRun};
-use exeunt_protocol::{DatasetVersion, RunId};
+use exeunt_protocol::{DatasetVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+const TIMES: &str = "times.json";
 
 /// Why a node's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +145,16 @@ struct Edition {
     digest: Digest,
 }
 
+/// The answer to a query for times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptTimes {
+    query: QueryId,
+    /// The run's specification: a coordinator that begins anew may use the run's id again.
+    spec: Digest,
+    /// The packed table.
+    table: Vec<u8>,
+}
+
 /// A node's folder.
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -249,6 +262,46 @@ impl Home {
         Ok(DatasetVersion(version))
     }
 
+    /// The packed answer that was kept for a query for times.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub(crate) fn times(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        spec: Digest,
+    ) -> Result<Option<Vec<u8>>, HomeError> {
+        let kept = self.all_times()?.remove(run);
+        Ok(kept.filter(|kept| kept.query == query && kept.spec == spec).map(|kept| kept.table))
+    }
+
+    /// Keeps the packed answer to a query for times. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub(crate) fn keep_times(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        spec: Digest,
+        table: &[u8],
+    ) -> Result<(), HomeError> {
+        let mut all = self.all_times()?;
+        all.insert(run.clone(), KeptTimes { query, spec, table: table.to_vec() });
+        self.write_json(TIMES, &all)?;
+        // A name may still be lost with the power when the file it names is safe.
+        #[cfg(unix)]
+        fs::File::open(&self.root)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| HomeError::File { path: self.root.clone(), source })?;
+        Ok(())
+    }
+
+    fn all_times(&self) -> Result<BTreeMap<RunId, KeptTimes>, HomeError> {
+        Ok(read_json(&self.root.join(TIMES), "measured times")?.unwrap_or_default())
+    }
+
     /// Hashes of the blobs in the cache. A file whose name is no hash is not ours and left alone.
     ///
     /// # Errors
@@ -340,6 +393,21 @@ mod tests {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
         let versions = [a, a, b, b, a].map(|digest| home.dataset_version(&run, digest).unwrap().0);
         assert_eq!(versions, [1, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn times_are_kept_for_the_query_they_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path());
+        let (run, other): (RunId, RunId) = ("r-1".parse().unwrap(), "r-2".parse().unwrap());
+        let (spec, query) = (Digest::of(b"spec"), QueryId(7));
+        assert_eq!(home.times(&run, query, spec).unwrap(), None);
+        home.keep_times(&run, query, spec, &[1, 2, 3]).unwrap();
+        home.keep_times(&other, query, spec, &[4]).unwrap();
+        let again = Home::new(folder.path());
+        assert_eq!(again.times(&run, query, spec).unwrap(), Some(vec![1, 2, 3]));
+        assert_eq!(again.times(&run, QueryId(8), spec).unwrap(), None);
+        assert_eq!(again.times(&run, query, Digest::of(b"another run of that name")).unwrap(), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod infer;
 pub mod serve;
 mod service;
 mod session;
+mod times;
 mod transfer;
 mod worker;
 

@@ -36,6 +36,10 @@ impl Watch {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     fn begin(&self, of: usize) {
         self.done.store(0, Ordering::Relaxed);
         self.of.store(of as u64, Ordering::Relaxed);
@@ -162,6 +166,11 @@ impl Session {
         &self.model.spec
     }
 
+    /// The run's network.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
     /// The samples of a part.
     pub fn part(&self, part: Part) -> &Dataset {
         match part {
@@ -199,7 +208,7 @@ impl Session {
         let work = || {
             let mut accumulator = make();
             while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if watch.cancelled.load(Ordering::Relaxed) {
+                if watch.is_cancelled() {
                     fail(&failed, Refusal::Failed { what: "not wanted any more".to_owned() });
                     break;
                 }

@@ -3,7 +3,7 @@
 //! One request and one response per stream, opened with [`Request::Operator`](crate::message::Request) by a peer
 //! whose certificate says *operator*. Responses are JSON on the wire: they are what `--json` prints.
 
-use exeunt_exits::{PolicyRequest, Quantiles};
+use exeunt_exits::{PolicyRequest, Quantiles, Times};
 use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -237,8 +237,21 @@ pub struct NodeReport {
     pub policies: Vec<NodePolicy>,
     /// Its own curve over the fleet's policies: cost and accuracy on its evaluation part.
     pub curve: Vec<NodePoint>,
+    /// What samples cost on its clock, once it has measured that.
+    #[serde(default)]
+    pub times: Option<NodeTimes>,
     /// Bytes it sent and received for each query.
     pub traffic: Vec<QueryTraffic>,
+}
+
+/// What samples cost on one node's clock, batch 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeTimes {
+    /// The network in one piece, its segments, and deciding at each exit. `nodes` is 1.
+    #[serde(flatten)]
+    pub times: Times,
+    /// Mean milliseconds of a sample, for every point of the node's `curve`, in its order.
+    pub curve_ms: Vec<f64>,
 }
 
 /// One point of a node's curve.

@@ -39,6 +39,7 @@ fn begun() -> Coordinator {
         search: SearchOptions::default(),
         range_samples: 2048,
         second_factor: 2,
+        timings: true,
     };
     let options = RunOptions {
         spec: BlobRef::of(b"spec"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use exeunt_coordinator::{Core, Effect, RunPlan};
 use exeunt_data::Share;
 use exeunt_exits::{Heads, Query};
-use exeunt_network::Tract;
+use exeunt_network::{Network, Tract};
 use exeunt_node::{Margins, Model, Session, Watch, Workplace, open_parts};
 use exeunt_protocol::coordinator::{Input as CoordinatorInput, Now, Standing, Ticket};
 use exeunt_protocol::message::{
@@ -15,7 +15,7 @@ use exeunt_protocol::message::{
 };
 use exeunt_protocol::node::{Input, Node, Output};
 use exeunt_protocol::{NodeId, QueryId, RunId};
-use exeunt_stats::{Digest, packed};
+use exeunt_stats::{Digest, Table, packed};
 use exeunt_store::RedbStore;
 
 use crate::plan::{Plan, SimulateError, Simulated};
@@ -36,6 +36,10 @@ struct Federation<'a> {
     /// Contributions that wait for their acknowledgement.
     tickets: BTreeMap<Ticket, (usize, Contribution)>,
     heads: Option<(Digest, Arc<Heads>)>,
+    model: Arc<Model>,
+    network: &'a Network,
+    /// All devices are this machine, so it is measured once.
+    times: Option<Table>,
     progress: &'a mut dyn FnMut(&str, u64, u64),
 }
 
@@ -79,7 +83,17 @@ pub fn in_memory(plan: &Plan, progress: &mut dyn FnMut(&str, u64, u64)) -> Resul
         core.handle(now, CoordinatorInput::Connected { node: *node, hello });
     }
     let run = core.start_run(now, &plan.file, &plan.network)?;
-    let mut federation = Federation { core, now, devices, tickets: BTreeMap::new(), heads: None, progress };
+    let mut federation = Federation {
+        core,
+        now,
+        devices,
+        tickets: BTreeMap::new(),
+        heads: None,
+        model,
+        network: &plan.network,
+        times: None,
+        progress,
+    };
     for index in 0..federation.devices.len() {
         federation.tell(index, Input::Connected)?;
     }
@@ -197,8 +211,13 @@ impl Federation<'_> {
         }
         let heads =
             self.heads.as_ref().filter(|_| wanted.heads.is_some()).map(|(_, heads)| Arc::clone(heads));
-        let device = &mut self.devices[index].1;
-        let table = device.session.answer(&query, heads.as_ref(), &mut device.margins, &Watch::default());
+        let table = match (&query, &heads) {
+            (Query::Timings { .. }, Some(heads)) => self.times(heads),
+            _ => {
+                let device = &mut self.devices[index].1;
+                device.session.answer(&query, heads.as_ref(), &mut device.margins, &Watch::default())
+            }
+        };
         let table = match table {
             Ok(table) => table,
             Err(refusal) => return Ok(Err(refusal)),
@@ -210,8 +229,16 @@ impl Federation<'_> {
             dataset: exeunt_protocol::DatasetVersion(1),
             table: BlobRef::of(&bytes),
         };
-        device.tables.insert((run.run.clone(), wanted.id), bytes);
+        self.devices[index].1.tables.insert((run.run.clone(), wanted.id), bytes);
         Ok(Ok(contribution))
+    }
+
+    fn times(&mut self, heads: &Heads) -> Result<Table, Refusal> {
+        if let Some(times) = &self.times {
+            return Ok(times.clone());
+        }
+        let times = self.model.measure(self.network, &Tract, heads, &Watch::default())?.table();
+        Ok(self.times.insert(times).clone())
     }
 
     fn blob(&self, digest: Digest) -> Result<Vec<u8>, SimulateError> {

@@ -135,6 +135,7 @@ fn given(i: usize, in_force: Option<PolicyVersion>) -> NodeReport {
         network_accuracy: Some(NETWORK + shift),
         policies: force.into_iter().collect(),
         curve: curve.collect(),
+        times: None,
         traffic: (0..16)
             .map(|q| QueryTraffic { query: QueryId(q), up: 1_000 + samples * 7, down: 3_000 })
             .collect(),
@@ -174,6 +175,7 @@ pub(crate) fn report(nodes: usize) -> RunReport {
         cost: Some(point.cost),
         accuracy: Some(point.accuracy),
         left: point.exit_share.clone(),
+        mean_ms: None,
     };
     let policies = vec![set(1, &result.curve.points()[30]), set(2, &force)];
     RunReport {
@@ -200,6 +202,7 @@ pub(crate) fn report(nodes: usize) -> RunReport {
                 .collect(),
             snapshot: Some(Digest::of(b"snapshot")),
             result: Some(result),
+            times: None,
             policies,
         },
         digest: Digest::of(b"tables"),

@@ -4,7 +4,7 @@
 //! the answers alone, so whoever keeps those can rebuild it by going through them again.
 //!
 //! Census → Range → Moments → (Spread) → Confidence, refined → Evaluate on the calibration part, searching → Evaluate
-//! on the evaluation part. Then it rests, and measures single policies when asked to ([`Program::preview`]): those that
+//! on the evaluation part → Timings, with everything else known. Then it rests, and measures single policies when asked to ([`Program::preview`]): those that
 //! were chosen on the evaluation part, those that are only tried on the calibration part.
 
 mod choose;
@@ -28,6 +28,7 @@ use crate::quantiles::{HistogramError, Quantiles, ROUNDS};
 use crate::query::Query;
 use crate::search::Search;
 use crate::tally::{TallyError, TallyShape, TallyView};
+use crate::timings::{Times, TimingsShape};
 
 /// How often a scale may be widened.
 const MAX_WIDENED: usize = 4;
@@ -98,6 +99,7 @@ enum Stage {
     Confidence { round: usize },
     Searching(Box<Search>),
     Reporting,
+    Timing,
     Previewing(Part),
     Resting,
 }
@@ -117,6 +119,7 @@ pub struct Program {
     calibrated: Vec<CurvePoint>,
     fixed: Vec<CurvePoint>,
     result: Option<RunResult>,
+    times: Option<Times>,
     waiting: VecDeque<(Part, Policy)>,
     previews: Vec<CurvePoint>,
 }
@@ -138,6 +141,7 @@ impl Program {
             calibrated: Vec::new(),
             fixed: Vec::new(),
             result: None,
+            times: None,
             waiting: VecDeque::new(),
             previews: Vec::new(),
         }
@@ -171,6 +175,12 @@ impl Program {
     #[must_use]
     pub fn result(&self) -> Option<&RunResult> {
         self.result.as_ref()
+    }
+
+    /// What samples cost on the clock; none before nodes have measured it, or where none could.
+    #[must_use]
+    pub fn times(&self) -> Option<&Times> {
+        self.times.as_ref()
     }
 
     /// Policies that were measured on request, in the order they were asked for.
@@ -247,6 +257,13 @@ impl Program {
                 self.searched(table, &policies, *search)
             }
             (Stage::Reporting, Query::Evaluate { policies, .. }) => self.reported(table, policies),
+            (Stage::Timing, Query::Timings { .. }) => {
+                // Nothing is built on times, so a node that sends nonsense costs the run no more than these.
+                let shape = TimingsShape { exits: self.context.exits.len() };
+                self.times = Times::read(shape, table).ok().flatten();
+                self.rest();
+                Ok(())
+            }
             (Stage::Previewing(part), Query::Evaluate { policies, .. }) => {
                 let tally = self.tally(table, &policies, part)?;
                 self.previews.extend(read_points(&self.context.cost, &policies, &tally));
@@ -411,7 +428,13 @@ impl Program {
         let points = read_points(&self.context.cost, &policies, &tally);
         let calibration = Curve::new(self.calibrated.clone());
         self.result = Some(RunResult::new(&self.context, self.samples, points, calibration, &tally));
-        self.rest();
+        match self.digest {
+            Some(heads) if self.context.timings => {
+                self.stage = Stage::Timing;
+                self.query = Some(Query::Timings { heads });
+            }
+            _ => self.rest(),
+        }
         Ok(())
     }
 

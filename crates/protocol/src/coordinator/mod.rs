@@ -32,7 +32,7 @@ use crate::message::{
 use run::RunState;
 pub use run::{PolicyRecord, Purpose, RunOptions};
 pub use status::{
-    ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, Standing, Waiting,
+    ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, RunTimes, Standing, Waiting,
 };
 
 /// A moment, as the shell tells it.

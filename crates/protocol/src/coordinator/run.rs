@@ -12,6 +12,10 @@ use super::{Now, Output, RunError, RunHistory, SealedQuery};
 use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use crate::message::{Activity, BlobRef, DesiredPolicy, DesiredQuery, DesiredRun, Refusal};
 
+/// How long a query for times waits at most: nothing is built on its answer, and whatever is asked next waits behind
+/// it.
+const TIMINGS_DEADLINE: Duration = Duration::from_secs(60);
+
 /// What the coordinator must know of a run beside its program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunOptions {
@@ -193,7 +197,7 @@ impl RunState {
         let somebody = members.peek().is_some();
         let all = members.all(|node| open.stored.contains_key(&node) || open.declined.contains_key(&node));
         let quorum = open.stored.len() >= self.needed(open);
-        let late = now.monotonic >= open.opened.saturating_add(self.options.deadline);
+        let late = now.monotonic >= self.closes(open);
         if !withdrawn && !(quorum && ((somebody && all) || late)) {
             return;
         }
@@ -211,10 +215,24 @@ impl RunState {
         outputs.push_back(Output::Publish);
     }
 
-    /// Tables a query needs before it may close. Means are published only over `min_nodes`.
+    /// Tables a query needs before it may close. Means are published only over `min_nodes`; times are welcome and not
+    /// needed.
     pub(super) fn needed(&self, open: &OpenQuery) -> usize {
-        let floor = if open.name == "moments" { self.options.min_nodes } else { 1 };
+        let floor = match &open.asked {
+            Query::Timings { .. } => return 0,
+            Query::Moments { .. } => self.options.min_nodes,
+            _ => 1,
+        };
         self.options.quorum.max(floor).max(1) as usize
+    }
+
+    /// When a query closes with the answers it needs, on the monotonic clock.
+    pub(super) fn closes(&self, open: &OpenQuery) -> Duration {
+        let patience = match &open.asked {
+            Query::Timings { .. } => self.options.deadline.min(TIMINGS_DEADLINE),
+            _ => self.options.deadline,
+        };
+        open.opened.saturating_add(patience)
     }
 
     /// A seal is durable: the program goes on.
@@ -366,9 +384,7 @@ impl RunState {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Asking(open) if open.stored.len() >= self.needed(open) => {
-                Some(open.opened.saturating_add(self.options.deadline))
-            }
+            Phase::Asking(open) if open.stored.len() >= self.needed(open) => Some(self.closes(open)),
             _ => None,
         }
     }

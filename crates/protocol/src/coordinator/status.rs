@@ -1,6 +1,6 @@
 //! What a person may see of a run: plain values, made from the machine's state, the same for every interface.
 
-use exeunt_exits::{Policy, RunResult};
+use exeunt_exits::{CurvePoint, Policy, Rule, RunResult, Times};
 use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,44 @@ pub struct PolicyStatus {
     pub accuracy: Option<f64>,
     /// Share of the samples that left at each exit; the network's own output is last.
     pub left: Vec<f64>,
+    /// Mean milliseconds of a sample, once measured: the cost on the clock (see [`RunTimes`]).
+    #[serde(default)]
+    pub mean_ms: Option<f64>,
+}
+
+/// What samples cost on the clock, as a mean over the nodes that measured it on their own hardware, batch 1.
+///
+/// The milliseconds axis of every chart: `curve_ms[i]` is where `result.curve`'s point `i` lies, `network_ms` where the
+/// bare network does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunTimes {
+    /// The network in one piece, its segments, and deciding at each exit.
+    #[serde(flatten)]
+    pub times: Times,
+    /// Per exit, a sample if everyone leaves there.
+    pub exits_ms: Vec<f64>,
+    /// Mean milliseconds of a sample, for every point of `result.curve`, in its order.
+    pub curve_ms: Vec<f64>,
+    /// The same for every point of `result.static_line`.
+    pub static_line_ms: Vec<f64>,
+}
+
+impl RunTimes {
+    fn new(times: &Times, result: &RunResult) -> Self {
+        let exits = result.exits.len();
+        // Either rule costs the same: one matrix product.
+        let cut = |e| Policy::static_cut(exits, e, Rule::Whitened);
+        Self {
+            exits_ms: (0..exits).map(|e| times.ms(&cut(e), e)).collect(),
+            curve_ms: along(times, result.curve.points()),
+            static_line_ms: along(times, result.static_line.points()),
+            times: times.clone(),
+        }
+    }
+}
+
+fn along(times: &Times, points: &[CurvePoint]) -> Vec<f64> {
+    points.iter().map(|point| times.mean_ms(&point.policy, &point.exit_share)).collect()
 }
 
 /// An exit and the rules it ended up with.
@@ -125,6 +163,9 @@ pub struct RunStatus {
     pub snapshot: Option<Digest>,
     /// What was measured, when everything is.
     pub result: Option<RunResult>,
+    /// What that costs on the clock; none before nodes have measured it, and in runs that were begun before they could.
+    #[serde(default)]
+    pub times: Option<RunTimes>,
     /// Every policy that was set or tried, oldest first.
     pub policies: Vec<PolicyStatus>,
 }
@@ -186,18 +227,18 @@ impl Coordinator {
             answers: open.map_or(0, |open| open.stored.len()),
             quorum: open.map_or(state.options.quorum as usize, |open| state.needed(open)),
             deadline_in_s: match &state.phase {
-                Phase::Asking(open) => Some(
-                    open.opened
-                        .saturating_add(state.options.deadline)
-                        .saturating_sub(now.monotonic)
-                        .as_secs(),
-                ),
+                Phase::Asking(open) => Some(state.closes(open).saturating_sub(now.monotonic).as_secs()),
                 _ => None,
             },
             queries: queries(state),
             exits: exits(state),
             snapshot: state.snapshot(),
             result: state.program.result().cloned(),
+            times: state
+                .program
+                .times()
+                .zip(state.program.result())
+                .map(|(times, result)| RunTimes::new(times, result)),
             policies: policies(state),
         })
     }
@@ -284,6 +325,9 @@ fn policies(state: &RunState) -> Vec<PolicyStatus> {
             cost: point.map(|point| point.cost),
             accuracy: point.map(|point| point.accuracy),
             left: point.map(|point| point.exit_share.clone()).unwrap_or_default(),
+            mean_ms: point
+                .zip(state.program.times())
+                .map(|(point, times)| times.mean_ms(&point.policy, &point.exit_share)),
         }
     };
     state.policies.iter().enumerate().map(status).collect()
