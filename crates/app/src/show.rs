@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
-use exeunt_exits::{CurvePoint, Rule, RunResult};
+use exeunt_exits::{CurvePoint, Rule, RunResult, Times};
 use exeunt_protocol::coordinator::{Purpose, RunStatus, Standing};
 use exeunt_protocol::operator::RunReport;
 
@@ -55,10 +55,11 @@ pub(crate) fn report(report: &RunReport) -> String {
     }
     if let Some(result) = &status.result {
         exits(&mut text, report, result);
-        curve(&mut text, result);
+        curve(&mut text, report, result);
         policies(&mut text, report, result);
     }
     nodes(&mut text, report);
+    times(&mut text, report);
     withheld(&mut text, report);
     queries(&mut text, report);
     text
@@ -99,7 +100,8 @@ fn exits(text: &mut String, report: &RunReport, result: &RunResult) {
         percent(result.network_accuracy)
     );
     let left = report.status.in_force().map(|policy| policy.left.clone()).unwrap_or_default();
-    let mut table = grid(&["exit", "tap", "cost", "class means", "whitened", "leave here now"]);
+    let times = report.status.times.as_ref();
+    let mut table = grid(&["exit", "tap", "cost", "ms", "class means", "whitened", "leave here now"]);
     for (e, exit) in result.exits.iter().enumerate() {
         let accuracy = |rule: Rule| exit.accuracy.get(&rule).map_or_else(|| "–".to_owned(), |a| percent(*a));
         let share = left.get(e).map_or_else(|| "–".to_owned(), |share| percent(*share));
@@ -107,6 +109,7 @@ fn exits(text: &mut String, report: &RunReport, result: &RunResult) {
             (e + 1).to_string(),
             exit.tap.clone(),
             format!("{:.3}", exit.cost),
+            known(times.and_then(|times| times.exits_ms.get(e).copied()), ms),
             accuracy(Rule::ClassMeans),
             accuracy(Rule::Whitened),
             share,
@@ -118,12 +121,13 @@ fn exits(text: &mut String, report: &RunReport, result: &RunResult) {
             "".to_owned(),
             "whole network".to_owned(),
             cost,
+            known(times.map(|times| times.times.network_ms), ms),
             accuracy.clone(),
             accuracy,
             percent(*share),
         ]);
     }
-    right(&mut table, &[0, 2, 3, 4, 5]);
+    right(&mut table, &[0, 2, 3, 4, 5, 6]);
     let _ = writeln!(text, "{table}");
     for (e, exit) in report.status.exits.iter().enumerate() {
         if let Some(why) = &exit.whitened_unavailable {
@@ -133,31 +137,35 @@ fn exits(text: &mut String, report: &RunReport, result: &RunResult) {
 }
 
 /// Points along the curve, with the static line at the same cost.
-fn curve(text: &mut String, result: &RunResult) {
+fn curve(text: &mut String, report: &RunReport, result: &RunResult) {
     let points = thinned(result.curve.points());
     let _ = writeln!(text, "\ntrade-off, {} of {} policies", points.len(), result.curve.points().len());
-    let mut table = grid(&["cost", "accuracy", "to network", "cutting everyone at that cost", "leave early"]);
-    for point in points {
+    let times = report.status.times.as_ref();
+    let mut table =
+        grid(&["cost", "ms", "accuracy", "to network", "cutting everyone at that cost", "leave early"]);
+    for (i, point) in points {
         let cut = result.static_line.at_cost(point.cost).map_or_else(|| "–".to_owned(), percent);
         let early: f64 = point.exit_share.iter().rev().skip(1).sum();
         table.add_row([
             format!("{:.3}", point.cost),
+            known(times.and_then(|times| times.curve_ms.get(i).copied()), ms),
             percent(point.accuracy),
             signed(point.accuracy - result.network_accuracy),
             cut,
             percent(early),
         ]);
     }
-    right(&mut table, &[0, 1, 2, 3, 4]);
+    right(&mut table, &[0, 1, 2, 3, 4, 5]);
     let _ = writeln!(text, "{table}");
 }
 
-fn thinned(points: &[CurvePoint]) -> Vec<&CurvePoint> {
+/// Points along the curve, each with its number.
+fn thinned(points: &[CurvePoint]) -> Vec<(usize, &CurvePoint)> {
     if points.len() <= CURVE_ROWS {
-        return points.iter().collect();
+        return points.iter().enumerate().collect();
     }
     let place = |row: usize| row * (points.len() - 1) / (CURVE_ROWS - 1);
-    (0..CURVE_ROWS).map(|row| &points[place(row)]).collect()
+    (0..CURVE_ROWS).map(|row| (place(row), &points[place(row)])).collect()
 }
 
 fn policies(text: &mut String, report: &RunReport, result: &RunResult) {
@@ -169,7 +177,7 @@ fn policies(text: &mut String, report: &RunReport, result: &RunResult) {
         return;
     }
     let _ = writeln!(text, "\npolicies, the last is in force");
-    let mut table = grid(&["version", "asked for", "cost", "accuracy", "to network"]);
+    let mut table = grid(&["version", "asked for", "cost", "ms", "accuracy", "to network"]);
     for policy in report.status.policies.iter().filter(|policy| policy.purpose == Purpose::Force) {
         let shown =
             |value: Option<f64>, show: fn(f64) -> String| value.map_or_else(|| "measuring".to_owned(), show);
@@ -177,11 +185,12 @@ fn policies(text: &mut String, report: &RunReport, result: &RunResult) {
             policy.version.0.to_string(),
             policy.asked.clone(),
             shown(policy.cost, |cost| format!("{cost:.3}")),
+            known(policy.mean_ms, ms),
             shown(policy.accuracy, percent),
             policy.accuracy.map_or_else(String::new, |accuracy| signed(accuracy - result.network_accuracy)),
         ]);
     }
-    right(&mut table, &[0, 2, 3, 4]);
+    right(&mut table, &[0, 2, 3, 4, 5]);
     let _ = writeln!(text, "{table}");
 }
 
@@ -228,6 +237,32 @@ fn nodes(text: &mut String, report: &RunReport) {
     if report.nodes.len() > NODE_ROWS {
         let _ = writeln!(text, "and {} more; --json has them all", report.nodes.len() - NODE_ROWS);
     }
+}
+
+/// What a sample takes at the nodes that measured it, and for the mean over them.
+fn times(text: &mut String, report: &RunReport) {
+    let Some(fleet) = &report.status.times else { return };
+    let _ = writeln!(text, "\nmilliseconds per sample, one at a time, as the nodes measured them");
+    let mut table = grid(&[
+        "node",
+        "whole network",
+        "in segments, asking every exit",
+        "asking",
+        "lost where nobody leaves",
+    ]);
+    let mut row = |name: &str, times: &Times| {
+        let asking: f64 = times.decisions_ms.iter().sum();
+        let all = times.segments_ms.iter().sum::<f64>() + asking;
+        let lost = percent(all / times.network_ms - 1.0);
+        table.add_row([name.to_owned(), ms(times.network_ms), ms(all), ms(asking), lost]);
+    };
+    let nodes = report.nodes.iter().filter_map(|node| Some((&node.name, &node.times.as_ref()?.times)));
+    nodes.take(NODE_ROWS).for_each(|(name, times)| row(name, times));
+    if fleet.times.nodes > 1 {
+        row(&format!("mean of {}", fleet.times.nodes), &fleet.times);
+    }
+    right(&mut table, &[1, 2, 3, 4]);
+    let _ = writeln!(text, "{table}");
 }
 
 /// What nodes kept back, and the floor that made them.
@@ -289,6 +324,24 @@ pub(crate) fn percent(share: f64) -> String {
 
 fn signed(share: f64) -> String {
     format!("{:+.1} points", share * 100.0)
+}
+
+/// Milliseconds to three digits that matter.
+fn ms(ms: f64) -> String {
+    match ms {
+        ms if ms >= 100.0 => format!("{ms:.0}"),
+        ms if ms >= 1.0 => format!("{ms:.2}"),
+        ms => format!("{ms:.4}"),
+    }
+}
+
+fn known(value: Option<f64>, show: fn(f64) -> String) -> String {
+    value.map_or_else(|| "–".to_owned(), show)
+}
+
+/// A tensor's sides.
+pub(crate) fn shape(shape: &[usize]) -> String {
+    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
 }
 
 /// Bytes in the unit that keeps them short.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use exeunt_exits::{ExitReport, Policy, Rule};
-use exeunt_protocol::operator::{NodeReport, QueryTraffic, RunReport};
+use exeunt_protocol::coordinator::RunTimes;
+use exeunt_protocol::operator::{NodeReport, NodeTimes, QueryTraffic, RunReport};
 use serde::Serialize;
 
 /// See `docs/json.md`. Fields are added, never renamed.
@@ -19,6 +20,7 @@ pub(crate) struct Summary {
     calibration: Vec<Point>,
     #[serde(rename = "static")]
     static_line: Vec<Point>,
+    times: Option<RunTimes>,
     digest: String,
     bytes_up: BTreeMap<String, u64>,
     bytes_down: BTreeMap<String, u64>,
@@ -58,6 +60,7 @@ struct Node {
     without_second_moments: Vec<usize>,
     network_accuracy: Option<f64>,
     curve: Vec<exeunt_protocol::operator::NodePoint>,
+    times: Option<NodeTimes>,
     traffic: Vec<QueryTraffic>,
 }
 
@@ -93,6 +96,7 @@ impl Summary {
             curve: points(result.curve.points()),
             calibration: points(result.calibration.points()),
             static_line: points(result.static_line.points()),
+            times: report.status.times.clone(),
             digest: report.digest.to_string(),
             bytes_up: total(&report.nodes, |traffic| traffic.up),
             bytes_down: total(&report.nodes, |traffic| traffic.down),
@@ -125,6 +129,7 @@ fn node(node: &NodeReport) -> Node {
         without_second_moments: node.without_second_moments.clone(),
         network_accuracy: node.network_accuracy,
         curve: node.curve.clone(),
+        times: node.times.clone(),
         traffic: node.traffic.clone(),
     }
 }
