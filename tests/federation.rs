@@ -136,7 +136,7 @@ fn policies_reach_the_nodes(federation: &Federation, plan: &Plan) {
     let verdicts: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(verdicts.len(), 40);
     assert_documented("classify", &verdicts[0]);
-    let taps: Vec<&str> = plan.file.exits.iter().map(|exit| exit.tap.as_str()).collect();
+    let taps: Vec<&str> = plan.file.exits.named().iter().map(|exit| exit.tap.as_str()).collect();
     let (mut right, mut early) = (0, 0);
     for (verdict, (path, label)) in verdicts.iter().zip(&images) {
         assert_eq!((&verdict["file"], &verdict["policy_version"]), (&json!(path), &json!(1)));
@@ -198,7 +198,7 @@ fn the_snapshot(federation: &Federation, report: &Value, plan: &Plan) {
     let path = federation.folder.path().join("means.npz");
     federation.operator(&["snapshot", "export", "--out", path.to_str().unwrap()]).ok();
     let mut archive = NpzReader::new(File::open(&path).unwrap()).unwrap();
-    for e in 0..plan.file.exits.len() {
+    for e in 0..plan.file.exits.named().len() {
         let means: Array2<f32> = archive.by_name(&format!("mean{e}")).unwrap();
         let counts: Array1<u64> = archive.by_name(&format!("count{e}")).unwrap();
         let dim = report["exits"][e]["dim"].as_u64().unwrap();

@@ -88,13 +88,8 @@ pub(crate) enum Command {
     },
     /// Write a run's network with its exits and the policy in force as one ONNX model, for any ONNX Runtime
     Export(ExportArgs),
-    /// List the places where a network can be left
-    Inspect {
-        /// ONNX file
-        model: PathBuf,
-        #[command(flatten)]
-        output: Json,
-    },
+    /// List the places where a network can be left; choose the best ones by measured time
+    Inspect(InspectArgs),
     /// Run a whole federation on this machine
     Simulate(SimulateArgs),
     /// The whole job on what ships: a coordinator and 8 node processes on loopback
@@ -189,6 +184,27 @@ pub(crate) enum SnapshotCommand {
         #[arg(long, short, default_value = "snapshot.npz", value_name = "FILE")]
         out: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// ONNX file
+    pub(crate) model: PathBuf,
+    /// Measure the network on this machine and choose this many exits that save most time, as `exits = { auto = N }`
+    /// does in a run file
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=exeunt_exits::MAX_PLACED as i64))]
+    pub(crate) place: Option<u8>,
+    /// With --place: what exits catch, from this run of the same network, rather than by depth alone
+    #[arg(long, value_name = "RUN", requires = "place")]
+    pub(crate) run: Option<String>,
+    /// With --run: points of accuracy that an exit may lose on the calibration part
+    #[arg(long, value_name = "POINTS", requires = "run", default_value_t = 1.0)]
+    pub(crate) max_drop: f64,
+    /// With --place: average maps to POOL×POOL; default: as the run's first exit, or 4
+    #[arg(long, value_name = "POOL", requires = "place", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) pool: Option<u16>,
+    #[command(flatten)]
+    pub(crate) output: Json,
 }
 
 #[derive(Debug, Args)]

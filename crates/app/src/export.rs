@@ -278,8 +278,8 @@ mod tests {
         let mut plan = Plan::read(&file, None, None).unwrap();
         plan.file.federation.quorum = 1;
         plan.file.method.search_rounds = 2;
-        plan.file.exits[0].pool = Some(Pool::Grid(3));
-        plan.file.exits[5].pool = Some(Pool::Full);
+        plan.file.exits.named_mut()[0].pool = Some(Pool::Grid(3));
+        plan.file.exits.named_mut()[5].pool = Some(Pool::Full);
         let folder = tempfile::tempdir().unwrap();
         let federation = LocalFederation::start(folder.path()).await.unwrap();
         let place = federation.join(&plan, 2).await.unwrap().remove(0);

@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
-use exeunt_network::Network;
+use exeunt_coordinator::Home;
+use exeunt_exits::Pool;
+use exeunt_network::{Network, Tract};
 use serde::Serialize;
 
-use crate::show::{grid, right};
+use crate::cli::InspectArgs;
+use crate::failure::BadInput;
+use crate::place::{self, Placed, Wanted};
+use crate::show::{grid, right, shape};
 
 #[derive(Serialize)]
 struct Inspected<'a> {
@@ -18,6 +23,8 @@ struct Inspected<'a> {
     macs: u64,
     uncounted_ops: &'a [String],
     taps: Vec<TapRow<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    placed: Option<Placed>,
 }
 
 #[derive(Serialize)]
@@ -36,8 +43,16 @@ struct TapRow<'a> {
     block_end: bool,
 }
 
-pub(crate) fn inspect(model: &Path, json: bool) -> anyhow::Result<()> {
+pub(crate) fn inspect(home: &Home, arguments: &InspectArgs) -> anyhow::Result<()> {
+    let (model, json) = (arguments.model.as_path(), arguments.output.json);
     let network = Network::load(model)?;
+    let placed = arguments.place.map(|exits| placed(home, arguments, &network, exits)).transpose()?;
+    if let Some(placed) = &placed
+        && !json
+    {
+        print!("{}", placed.explain());
+        return Ok(());
+    }
     let total = network.macs();
     let row =
         |tap: &'_ exeunt_network::Tap| -> (u64, f64) { (tap.macs_until.get(), tap.macs_until.ratio(total)) };
@@ -62,6 +77,7 @@ pub(crate) fn inspect(model: &Path, json: bool) -> anyhow::Result<()> {
                 block_end: tap.block_end,
             })
             .collect(),
+        placed,
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&inspected)?);
@@ -90,6 +106,23 @@ pub(crate) fn inspect(model: &Path, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn shape(shape: &[usize]) -> String {
-    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
+fn placed(home: &Home, arguments: &InspectArgs, network: &Network, exits: u8) -> anyhow::Result<Placed> {
+    if !(0.0..=100.0).contains(&arguments.max_drop) {
+        let found = arguments.max_drop;
+        return Err(BadInput(format!("--max-drop: found {found}, expected 0 to 100 points")).into());
+    }
+    let known = match &arguments.run {
+        Some(run) => {
+            let from_run = place::from_run(home, run, network, arguments.max_drop);
+            Some(crate::runtime()?.block_on(from_run)?)
+        }
+        None => None,
+    };
+    let of_run = known.as_ref().and_then(|(_, spec)| spec.exits.first()).map(|exit| exit.pool);
+    let wanted = Wanted {
+        exits: usize::from(exits),
+        pool: arguments.pool.map(Pool::Grid).or(of_run).unwrap_or(Pool::Grid(4)),
+        classes: network.output().shape.iter().product(),
+    };
+    place::choose(network, &Tract, wanted, known.as_ref().map(|(known, _)| known))
 }

@@ -5,6 +5,7 @@ mod demo;
 mod export;
 mod failure;
 mod inspect;
+mod place;
 mod remote;
 mod serve;
 mod show;
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
 fn run(home: Home, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve { listen, advertise } => serve::serve(&home, listen, &advertise),
-        Command::Inspect { model, output } => inspect::inspect(&model, output.json),
+        Command::Inspect(arguments) => inspect::inspect(&home, &arguments),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         command => remote::run(&home, command),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use exeunt_coordinator::{Home, OperatorClient, RunPlan};
 use exeunt_exits::{ExitRule, Policy, PolicyRequest, Rule};
-use exeunt_network::Network;
+use exeunt_network::{Network, Tract};
 use exeunt_protocol::RunId;
 use exeunt_protocol::coordinator::Standing;
 use exeunt_protocol::operator::{NodeRow, OperatorRequest, OperatorResponse, RunReport};
@@ -195,9 +195,12 @@ async fn start(
     network: Option<PathBuf>,
     json: bool,
 ) -> anyhow::Result<()> {
-    let file = read_run_file(path)?;
+    let mut file = read_run_file(path)?;
     let beside = path.parent().unwrap_or(Path::new("."));
     let network = Network::load(&network.unwrap_or_else(|| beside.join(&file.network)))?;
+    if let Some(placed) = crate::place::fill(&mut file, &network, &Tract)? {
+        eprint!("{}", placed.explain());
+    }
     // The coordinator checks again; here a mistake is found before the network travels.
     RunPlan::new(&file, &network)?;
     let digest = client.put_blob(network.bytes()).await?;

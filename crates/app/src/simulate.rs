@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use exeunt_data::Partition;
 use exeunt_exits::Pool;
+use exeunt_network::Tract;
 use exeunt_protocol::operator::RunReport;
 use exeunt_simulate::{LocalFederation, Plan, in_memory};
 use tokio::task::JoinSet;
@@ -14,8 +15,8 @@ use tokio::task::JoinSet;
 use crate::cli::SimulateArgs;
 use crate::failure::{BadInput, Interrupted};
 use crate::serve::stop_signal;
-use crate::show;
 use crate::summary::Summary;
+use crate::{place, show};
 
 pub(crate) fn simulate(arguments: &SimulateArgs) -> anyhow::Result<()> {
     let start = Instant::now();
@@ -75,7 +76,11 @@ fn plan(arguments: &SimulateArgs) -> anyhow::Result<Plan> {
     }
     if let Some(pool) = arguments.pool {
         plan.file.exit.pool = Pool::Grid(pool);
-        plan.file.exits.iter_mut().for_each(|exit| exit.pool = None);
+        plan.file.exits.named_mut().iter_mut().for_each(|exit| exit.pool = None);
+    }
+    // After the pooling: deciding is part of what is measured.
+    if let Some(placed) = place::fill(&mut plan.file, &plan.network, &Tract)? {
+        eprint!("{}", placed.explain());
     }
     if arguments.no_floors {
         plan.file.floors.min_count = 0;

@@ -22,6 +22,14 @@ pub enum PlanError {
         /// Which, and what would be right.
         source: exeunt_protocol::run_file::WrongValue,
     },
+    /// The exits are still to be placed: whoever starts the run measures, and names them.
+    #[error(
+        "run file '{run}', exits: found \"auto\", expected exits placed by the program that starts the run"
+    )]
+    NotPlaced {
+        /// Name in the run file.
+        run: String,
+    },
     /// A tap cannot be an exit.
     #[error("run file '{run}', exits: {source}")]
     Tap {
@@ -106,12 +114,16 @@ impl RunPlan {
             let found = file.input.colour.channels();
             return Err(PlanError::Input { run: run(), found, expected: input.clone() });
         }
-        let taps: Vec<&str> = file.exits.iter().map(|exit| exit.tap.as_str()).collect();
+        let named = file.exits.named();
+        if named.is_empty() {
+            return Err(PlanError::NotPlaced { run: run() });
+        }
+        let taps: Vec<&str> = named.iter().map(|exit| exit.tap.as_str()).collect();
         network.cut(&taps).map_err(|source| PlanError::Tap { run: run(), source })?;
         let cut: Vec<&Tap> = taps.iter().filter_map(|tap| network.tap(tap)).collect();
 
         let mut exits = Vec::with_capacity(cut.len());
-        for (exit, tap) in file.exits.iter().zip(&cut) {
+        for (exit, tap) in named.iter().zip(&cut) {
             let pool = exit.pool.unwrap_or(file.exit.pool);
             let dim = pool.dim(&tap.shape).map_err(|source| PlanError::Pool {
                 run: run(),

@@ -20,6 +20,7 @@ mod fit;
 mod head;
 mod heads;
 mod outcomes;
+mod place;
 mod policy;
 mod pool;
 mod program;
@@ -39,6 +40,10 @@ pub use fit::{FitError, FitOptions, Prior, fit_heads};
 pub use head::{ExitHead, HeadError, LinearHead, Unavailable};
 pub use heads::{Heads, SpreadError};
 pub use outcomes::{AskError, Outcomes, OutcomesBuilder, OutcomesError};
+pub use place::{
+    Candidate, MAX_CANDIDATES, MAX_PLACED, PlaceError, Placement, caught, caught_between, caught_by_depth,
+    place,
+};
 pub use policy::{ExitRule, Policy, PolicyError};
 pub use pool::{ParsePoolError, Pool, PoolError};
 pub use program::{

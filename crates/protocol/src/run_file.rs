@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::ids::RunId;
-use crate::spec::{DataFormat, DataSpec, InputSpec, PartSpec, RunFile, RunSpec};
+use exeunt_exits::MAX_PLACED;
+
+use crate::spec::{DataFormat, DataSpec, Exits, InputSpec, PartSpec, RunFile, RunSpec};
 
 /// A run file longer than this is refused unread.
 pub const MAX_RUN_FILE_BYTES: usize = 1 << 20;
@@ -95,11 +97,18 @@ impl RunFile {
     }
 
     fn check_exits(&self) -> Result<(), WrongValue> {
-        if self.exits.is_empty() || self.exits.len() > MAX_EXITS {
-            return Err(wrong("exits", format!("{} exits", self.exits.len()), EXITS));
+        let exits = match &self.exits {
+            Exits::Named(exits) => exits,
+            Exits::Auto { auto } if (1..=MAX_PLACED).contains(&(*auto as usize)) => return Ok(()),
+            Exits::Auto { auto } => {
+                return Err(wrong("exits.auto", auto, format!("1 to {MAX_PLACED} exits to place")));
+            }
+        };
+        if exits.is_empty() || exits.len() > MAX_EXITS {
+            return Err(wrong("exits", format!("{} exits", exits.len()), EXITS));
         }
         let mut seen = BTreeSet::new();
-        for (i, exit) in self.exits.iter().enumerate() {
+        for (i, exit) in exits.iter().enumerate() {
             let key = format!("exits[{i}]");
             if !seen.insert(exit.tap.as_str()) {
                 return Err(wrong(format!("{key}.tap"), format!("'{}' twice", exit.tap), "each tap once"));
@@ -419,6 +428,35 @@ mod tests {
             .contains("data.statistics.files")
         );
         assert!(refused("name = \"digits\"", "name = \"Digits!\"").contains("name: found Digits!"));
+    }
+
+    /// The exits, written some other way in front of the tables.
+    fn with_exits(exits: &str) -> Result<RunFile, RunFileError> {
+        let (head, tail) = (GOOD.find("[[exits]]").unwrap(), GOOD.find("[data]").unwrap());
+        RunFile::parse(&format!("exits = {exits}\n{}{}", &GOOD[..head], &GOOD[tail..]), "run.toml")
+    }
+
+    #[test]
+    fn exits_may_be_left_to_whoever_starts_the_run() {
+        let exits = |text| with_exits(text).unwrap().exits;
+        assert_eq!(exits("\"auto\""), Exits::Auto { auto: 4 });
+        assert_eq!(exits("{ auto = 8 }"), Exits::Auto { auto: 8 });
+        assert!(matches!(exits("[{ tap = \"a\" }]"), Exits::Named(named) if named[0].tap == "a"));
+        for exits in ["\"auto\"", "{ auto = 2 }", "[{ tap = \"a\", pool = 2 }, { tap = \"b\" }]"] {
+            let run = with_exits(exits).unwrap();
+            let json = serde_json::to_string(&run).unwrap();
+            assert_eq!(serde_json::from_str::<RunFile>(&json).unwrap(), run);
+        }
+        let refused = |text| with_exits(text).unwrap_err().to_string();
+        let said = refused("{ auto = 9 }");
+        assert_eq!(said, "run.toml: exits.auto: found 9, expected 1 to 8 exits to place");
+        let said = refused("\"all\"");
+        assert!(said.starts_with("run.toml:1:9: ") && said.contains("a list of exits, \"auto\""), "{said}");
+        let said = refused("{ autos = 2 }");
+        assert!(said.contains("unknown field `autos`") && said.contains("did you mean 'auto'"), "{said}");
+        let said = refused("[{ tap = \"a\" }, { tab = \"b\" }]");
+        assert!(said.contains("run.toml:1:27: unknown field `tab`"), "{said}");
+        assert!(said.contains("did you mean 'tap'"), "{said}");
     }
 
     #[test]

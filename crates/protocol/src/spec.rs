@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use exeunt_exits::{Pool, Rule};
 use exeunt_stats::Digest;
-use serde::de::Error as _;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A run file (`configs/*.toml`), as written.
@@ -28,8 +29,8 @@ pub struct RunFile {
     /// Pooling and rules for exits that do not say their own.
     #[serde(default)]
     pub exit: ExitDefaults,
-    /// The exits, in the order the network reaches them.
-    pub exits: Vec<ExitSpec>,
+    /// The exits, in the order the network reaches them, or how many are to be placed.
+    pub exits: Exits,
     /// Where the samples lie.
     pub data: DataSpec,
     /// Who must answer, and by when.
@@ -127,6 +128,78 @@ fn default_pool() -> Pool {
 
 fn default_rules() -> Vec<Rule> {
     vec![Rule::ClassMeans, Rule::Whitened]
+}
+
+/// Exits that `exits = "auto"` asks for.
+const AUTO_EXITS: u32 = 4;
+
+/// The exits of a run file: a list, `"auto"`, or `{ auto = N }`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Exits {
+    /// These.
+    Named(Vec<ExitSpec>),
+    /// Whoever starts the run places them by measured time and names them; a coordinator takes named ones only.
+    Auto {
+        /// How many.
+        auto: u32,
+    },
+}
+
+impl Exits {
+    /// The exits that are named; none where they are still to be placed.
+    pub fn named(&self) -> &[ExitSpec] {
+        match self {
+            Self::Named(exits) => exits,
+            Self::Auto { .. } => &[],
+        }
+    }
+
+    /// [`named`](Self::named), to change them.
+    pub fn named_mut(&mut self) -> &mut [ExitSpec] {
+        match self {
+            Self::Named(exits) => exits,
+            Self::Auto { .. } => &mut [],
+        }
+    }
+}
+
+// Not derived: an untagged enum would answer every mistake in the list with "did not match any variant".
+impl<'de> Deserialize<'de> for Exits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ListOrAuto)
+    }
+}
+
+struct ListOrAuto;
+
+impl<'de> Visitor<'de> for ListOrAuto {
+    type Value = Exits;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of exits, \"auto\" or { auto = N }")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Exits, E> {
+        match word {
+            "auto" => Ok(Exits::Auto { auto: AUTO_EXITS }),
+            _ => Err(E::invalid_value(Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Exits, A::Error> {
+        Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Exits::Named)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Exits, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Auto {
+            auto: u32,
+        }
+        let Auto { auto } = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Exits::Auto { auto })
+    }
 }
 
 /// One exit of the run file.

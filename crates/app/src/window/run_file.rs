@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use exeunt_coordinator::OperatorClient;
-use exeunt_network::Network;
+use exeunt_network::{Network, Tract};
 use exeunt_protocol::RunId;
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
 
@@ -14,9 +14,12 @@ use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
 pub(crate) async fn start(client: &OperatorClient, path: &Path) -> anyhow::Result<RunId> {
     let path = path.to_owned();
     let read = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let file = crate::remote::read_run_file(&path)?;
+        let mut file = crate::remote::read_run_file(&path)?;
         let beside = path.parent().unwrap_or(Path::new("."));
         let network = Network::load(&beside.join(&file.network))?;
+        if let Some(placed) = crate::place::fill(&mut file, &network, &Tract)? {
+            tracing::info!("exits {}", placed.summary());
+        }
         Ok((file, network))
     });
     let (file, network) = read.await??;
