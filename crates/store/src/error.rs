@@ -22,6 +22,12 @@ pub enum StoreError {
         /// The newest format read here.
         supported: u32,
     },
+    /// It was not closed in order, and can be read once it is repaired: opening it for writing does that.
+    #[error("{path} was not closed in order; the coordinator repairs it when it starts")]
+    NotClosed {
+        /// The store.
+        path: PathBuf,
+    },
     /// The database failed: disk full, file damaged, permission denied.
     #[error("the store {path} failed")]
     Database {

@@ -11,6 +11,7 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
+mod examine;
 #[cfg(any(test, feature = "conformance"))]
 pub mod failing;
 mod records;
@@ -18,6 +19,7 @@ mod redb_store;
 mod tables;
 
 pub use error::StoreError;
+pub use examine::{Examined, examine};
 pub use records::{
     AuditEntry, ContributionMeta, NewContribution, NodeRecord, PutOutcome, Seal, TokenOutcome, TokenRecord,
     Traffic,

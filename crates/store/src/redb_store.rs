@@ -96,7 +96,7 @@ impl RedbStore {
     }
 }
 
-fn cannot_open(path: &Path, error: DatabaseError) -> StoreError {
+pub(crate) fn cannot_open(path: &Path, error: DatabaseError) -> StoreError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
@@ -104,7 +104,7 @@ fn cannot_open(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-fn read_format(txn: &redb::ReadTransaction) -> Result<Option<u32>, Failure> {
+pub(crate) fn read_format(txn: &redb::ReadTransaction) -> Result<Option<u32>, Failure> {
     match txn.open_table(META) {
         Ok(meta) => Ok(meta.get(FORMAT_KEY)?.map(|value| value.value())),
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
@@ -132,7 +132,7 @@ fn refuse_newer(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn failed(path: &Path, failure: Failure) -> StoreError {
+pub(crate) fn failed(path: &Path, failure: Failure) -> StoreError {
     let path = path.to_owned();
     match failure {
         Failure::Database(source) => StoreError::Database { path, source },

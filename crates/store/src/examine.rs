@@ -1,0 +1,399 @@
+//! Looking through a store without changing it: whether everything in it can be read and fits.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
+use exeunt_stats::{Digest, Table, packed};
+use redb::{DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable};
+use serde::de::DeserializeOwned;
+
+use crate::redb_store::{cannot_open, failed, read_format};
+use crate::tables::{
+    AUDIT, AnswerKey, BLOBS, Bytes, CONTRIBUTIONS, Failure, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS,
+    TRAFFIC, decode,
+};
+use crate::{AuditEntry, ContributionMeta, FORMAT, NodeRecord, Seal, StoreError, TokenRecord};
+
+/// Problems that are named; the rest is counted.
+const NAMED: usize = 50;
+
+/// What was found in a store.
+#[derive(Debug, Default)]
+pub struct Examined {
+    /// Version of its format.
+    pub format: u32,
+    /// Every table with its number of entries.
+    pub tables: Vec<(&'static str, u64)>,
+    /// What does not fit, each in one line; the first fifty.
+    pub problems: Vec<String>,
+    /// Problems that are not named.
+    pub more_problems: u64,
+    /// Lines of the audit log.
+    pub audit_lines: u64,
+    /// When its last line was written, in milliseconds since 1970.
+    pub last_audit_ms: Option<u64>,
+    /// Records of runs, which their writer can read.
+    pub runs: Vec<(RunId, Vec<u8>)>,
+    /// Records of policies, likewise.
+    pub policies: Vec<(RunId, PolicyVersion, Vec<u8>)>,
+}
+
+impl Examined {
+    /// Notes something that does not fit.
+    pub fn problem(&mut self, text: String) {
+        if self.problems.len() < NAMED { self.problems.push(text) } else { self.more_problems += 1 }
+    }
+
+    fn value<T: DeserializeOwned>(&mut self, table: &'static str, key: &str, bytes: &[u8]) -> Option<T> {
+        match decode(table, key, bytes) {
+            Ok(value) => Some(value),
+            Err(Failure::Value { what, .. }) => {
+                self.problem(format!("{table}, {key}: {what}"));
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// Looks through the store at `path`: every value decodes, every blob, table and sum has the digest it goes by, every
+/// sum is that of the tables it names, and the audit log has no gap. Nothing is written.
+///
+/// # Errors
+/// [`StoreError::InUse`] while a coordinator has it, [`StoreError::Newer`], [`StoreError::Database`] where the file
+/// itself cannot be read; [`StoreError::NotClosed`] where it must be repaired first, which opening it for writing does.
+pub fn examine(path: &Path) -> Result<Examined, StoreError> {
+    let database = match ReadOnlyDatabase::open(path) {
+        Ok(database) => database,
+        Err(DatabaseError::RepairAborted) => return Err(StoreError::NotClosed { path: path.to_owned() }),
+        Err(error) => return Err(cannot_open(path, error)),
+    };
+    let mut examined = Examined::default();
+    let look = || -> Result<Option<u32>, Failure> { read_format(&database.begin_read()?) };
+    match look().map_err(|failure| failed(path, failure))? {
+        Some(found) if found > FORMAT => {
+            return Err(StoreError::Newer { path: path.to_owned(), found, supported: FORMAT });
+        }
+        found => examined.format = found.unwrap_or(0),
+    }
+    let all = |examined: &mut Examined| -> Result<(), Failure> {
+        let txn = database.begin_read()?;
+        people(&txn, examined)?;
+        blobs(&txn, examined)?;
+        records(&txn, examined)?;
+        answers(&txn, examined)?;
+        seals(&txn, examined)?;
+        audit(&txn, examined)
+    };
+    all(&mut examined).map_err(|failure| failed(path, failure))?;
+    Ok(examined)
+}
+
+fn people(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
+    let mut nodes = 0;
+    for entry in txn.open_table(NODES)?.iter()? {
+        let (key, value) = entry?;
+        nodes += 1;
+        examined.value::<NodeRecord>("nodes", &NodeId::from_bytes(key.value()).to_string(), value.value());
+    }
+    let mut tokens = 0;
+    for entry in txn.open_table(TOKENS)?.iter()? {
+        let (key, value) = entry?;
+        tokens += 1;
+        // The key is the digest of a secret; its beginning is enough to find it.
+        let name = Digest::from_bytes(key.value()).short();
+        examined.value::<TokenRecord>("tokens", &name, value.value());
+    }
+    examined.tables.extend([("nodes", nodes), ("tokens", tokens)]);
+    Ok(())
+}
+
+fn blobs(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
+    let mut count = 0;
+    for entry in txn.open_table(BLOBS)?.iter()? {
+        let (key, value) = entry?;
+        count += 1;
+        let (expected, found) = (Digest::from_bytes(key.value()), Digest::of(value.value()));
+        if found != expected {
+            examined.problem(format!("blobs, {expected}: found digest {found}"));
+        }
+    }
+    examined.tables.push(("blobs", count));
+    Ok(())
+}
+
+fn records(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
+    let mut runs = 0;
+    for entry in txn.open_table(RUNS)?.iter()? {
+        let (key, value) = entry?;
+        runs += 1;
+        match key.value().parse() {
+            Ok(run) => examined.runs.push((run, value.value().to_vec())),
+            Err(error) => examined.problem(format!("runs, {:?}: {error}", key.value())),
+        }
+    }
+    let mut policies = 0;
+    for entry in txn.open_table(POLICIES)?.iter()? {
+        let (key, value) = entry?;
+        policies += 1;
+        let (run, version) = key.value();
+        match run.parse() {
+            Ok(run) => examined.policies.push((run, PolicyVersion(version), value.value().to_vec())),
+            Err(error) => examined.problem(format!("policies, {run:?}: {error}")),
+        }
+    }
+    examined.tables.extend([("runs", runs), ("policies", policies)]);
+    Ok(())
+}
+
+fn name((run, query, node): (&str, u32, [u8; 16])) -> String {
+    format!("{} of {run}, {}", QueryId(query), NodeId::from_bytes(node))
+}
+
+fn answers(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
+    let (contributions, tables) = (txn.open_table(CONTRIBUTIONS)?, txn.open_table(PACKED)?);
+    let mut count = 0;
+    for entry in contributions.iter()? {
+        let (key, value) = entry?;
+        count += 1;
+        let of = name(key.value());
+        let Some(meta) = examined.value::<ContributionMeta>("contributions", &of, value.value()) else {
+            continue;
+        };
+        match tables.get(key.value())? {
+            None => examined.problem(format!("contributions, {of}: its table is gone")),
+            Some(table) => {
+                let found = Digest::of(table.value());
+                if found != meta.table.digest {
+                    let expected = meta.table.digest;
+                    examined.problem(format!("packed, {of}: found digest {found}, expected {expected}"));
+                }
+            }
+        }
+    }
+    let mut packed = 0;
+    for entry in tables.iter()? {
+        let (key, _) = entry?;
+        packed += 1;
+        if contributions.get(key.value())?.is_none() {
+            examined.problem(format!("packed, {}: nobody contributed it", name(key.value())));
+        }
+    }
+    let traffic = txn.open_table(TRAFFIC)?.iter()?.count() as u64;
+    examined.tables.extend([("contributions", count), ("packed", packed), ("traffic", traffic)]);
+    Ok(())
+}
+
+fn seals(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
+    let tables = txn.open_table(PACKED)?;
+    let mut count = 0;
+    let mut before: Option<(String, u32)> = None;
+    for entry in txn.open_table(SEALS)?.iter()? {
+        let (key, value) = entry?;
+        count += 1;
+        let (run, query) = key.value();
+        let of = format!("{} of {run}", QueryId(query));
+        let expected = match &before {
+            Some((same, last)) if same == run => last + 1,
+            _ => 0,
+        };
+        if query != expected {
+            examined.problem(format!("seals, {of}: expected {} next", QueryId(expected)));
+        }
+        before = Some((run.to_owned(), query));
+        if let Some(seal) = examined.value::<Seal>("seals", &of, value.value())
+            && let Some(problem) = wrong_sum(&tables, run, query, &seal)?
+        {
+            examined.problem(format!("seals, {of}: {problem}"));
+        }
+    }
+    examined.tables.push(("seals", count));
+    Ok(())
+}
+
+/// Adds the sealed tables up again. A contribution that came later in another edition cannot be compared any more.
+fn wrong_sum(
+    tables: &impl ReadableTable<AnswerKey, Bytes>,
+    run: &str,
+    query: u32,
+    seal: &Seal,
+) -> Result<Option<String>, Failure> {
+    let Some(merged) = &seal.merged else { return Ok(None) };
+    let Ok(cells) = usize::try_from(seal.cells) else { return Ok(Some("too many cells".to_owned())) };
+    let merged = match packed::decode(merged, cells) {
+        Ok(cells) => Table::from_cells(cells),
+        Err(error) => return Ok(Some(format!("its sum cannot be read: {error}"))),
+    };
+    if let Some(expected) = seal.digest
+        && merged.digest() != expected
+    {
+        return Ok(Some(format!("its sum has digest {}, expected {expected}", merged.digest())));
+    }
+    let mut total = Table::zeros(cells);
+    for (node, _, digest) in &seal.cohort {
+        let Some(bytes) = tables.get((run, query, *node.as_bytes()))? else {
+            return Ok(Some(format!("the table of {node} is gone")));
+        };
+        if Digest::of(bytes.value()) != *digest {
+            return Ok(None);
+        }
+        let added = packed::decode(bytes.value(), cells)
+            .map_err(|error| error.to_string())
+            .and_then(|cells| total.merge(&Table::from_cells(cells)).map_err(|error| error.to_string()));
+        if let Err(error) = added {
+            return Ok(Some(format!("the table of {node} cannot be read: {error}")));
+        }
+    }
+    Ok((total != merged).then(|| "its sum is not that of the tables it names".to_owned()))
+}
+
+fn audit(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
+    let mut next = 0;
+    let mut runs = BTreeSet::new();
+    for entry in txn.open_table(AUDIT)?.iter()? {
+        let (key, value) = entry?;
+        let number = key.value();
+        if number != next {
+            examined.problem(format!("audit: line {number} follows line {}", next.saturating_sub(1)));
+        }
+        next = number.saturating_add(1);
+        examined.audit_lines += 1;
+        if let Some(line) = examined.value::<AuditEntry>("audit", &number.to_string(), value.value()) {
+            examined.last_audit_ms = Some(line.at_ms);
+            runs.extend(line.run);
+        }
+    }
+    let unheard: Vec<String> =
+        examined.runs.iter().filter(|(run, _)| !runs.contains(run)).map(|(run, _)| run.to_string()).collect();
+    for run in unheard {
+        examined.problem(format!("audit: no line tells of run {run}"));
+    }
+    examined.tables.push(("audit", examined.audit_lines));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use exeunt_protocol::DatasetVersion;
+    use exeunt_protocol::message::BlobRef;
+    use redb::{Database, TableDefinition};
+
+    use super::*;
+    use crate::{NewContribution, RedbStore, Store};
+
+    fn node(id: u8) -> NodeId {
+        NodeId::from_bytes([id; 16])
+    }
+
+    /// A store with a run of one sealed query, closed in order.
+    fn filled(path: &Path) {
+        let mut store = RedbStore::open(path).unwrap();
+        let run: RunId = "r-1".parse().unwrap();
+        store.save_run(&run, b"{}", 1).unwrap();
+        store.put_blob(Digest::of(b"blob"), b"blob").unwrap();
+        let tables = [1, 2].map(|n| packed::encode(&[n, 10 * n]));
+        let mut cohort = Vec::new();
+        for (id, bytes) in (1..).zip(&tables) {
+            let record = NodeRecord { name: format!("n{id}"), enrolled_ms: 1, revoked: false };
+            store.save_node(node(id), &record, 1).unwrap();
+            let dataset = DatasetVersion(1);
+            let (query, table) = (QueryId(0), BlobRef::of(bytes));
+            let new = NewContribution { run: &run, query, node: node(id), dataset, table, bytes };
+            store.put_contributions(&[new], 2).unwrap();
+            cohort.push((node(id), dataset, table.digest));
+        }
+        let sum = Table::from_cells(vec![3, 30]);
+        let seal = Seal {
+            cohort,
+            declined: Vec::new(),
+            merged: Some(packed::encode(sum.cells())),
+            cells: 2,
+            digest: Some(sum.digest()),
+            sealed_ms: 3,
+        };
+        store.put_seal(&run, QueryId(0), &seal).unwrap();
+    }
+
+    /// Changes one value behind the store's back.
+    fn tamper<K: redb::Key + 'static>(
+        path: &Path,
+        table: TableDefinition<'_, K, Bytes>,
+        change: impl FnOnce(&mut redb::Table<'_, K, Bytes>),
+    ) -> Vec<String> {
+        let database = Database::open(path).unwrap();
+        let txn = database.begin_write().unwrap();
+        change(&mut txn.open_table(table).unwrap());
+        txn.commit().unwrap();
+        drop(database);
+        examine(path).unwrap().problems
+    }
+
+    #[test]
+    fn a_sound_store_has_no_problem_and_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        filled(&path);
+        let before = std::fs::read(&path).unwrap();
+        let examined = examine(&path).unwrap();
+        assert_eq!(examined.problems, [""; 0]);
+        assert_eq!((examined.format, examined.audit_lines), (FORMAT, 6));
+        assert!(examined.tables.contains(&("packed", 2)) && examined.tables.contains(&("seals", 1)));
+        assert_eq!(examined.runs.len(), 1);
+        assert!(std::fs::read(&path).unwrap() == before, "the file was changed");
+        let open = RedbStore::open(&path).unwrap();
+        assert!(matches!(examine(&path), Err(StoreError::InUse { .. })));
+        drop(open);
+    }
+
+    #[test]
+    fn what_was_changed_behind_its_back_is_named() {
+        let key = ("r-1", 0, [2; 16]);
+        type Tampering = Box<dyn Fn(&Path) -> Vec<String>>;
+        let cases: [(&str, Tampering); 4] = [
+            (
+                "found digest",
+                Box::new(|path| {
+                    tamper(path, BLOBS, |t| {
+                        _ = t.insert(*Digest::of(b"blob").as_bytes(), &b"blub"[..]).unwrap()
+                    })
+                }),
+            ),
+            (
+                "packed, q0 of r-1",
+                Box::new(move |path| tamper(path, PACKED, |t| _ = t.insert(key, &b"other"[..]).unwrap())),
+            ),
+            (
+                "audit: line 3 follows line 1",
+                Box::new(|path| tamper(path, AUDIT, |t| _ = t.remove(2).unwrap())),
+            ),
+            (
+                "seals, q0 of r-1: ",
+                Box::new(|path| tamper(path, SEALS, |t| _ = t.insert(("r-1", 0), &b"\x01"[..]).unwrap())),
+            ),
+        ];
+        for (expected, change) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store.redb");
+            filled(&path);
+            let problems = change(&path);
+            assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_sum_that_is_not_of_its_tables_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        filled(&path);
+        let problems = tamper(&path, SEALS, |table| {
+            let bytes = table.get(("r-1", 0)).unwrap().unwrap().value().to_vec();
+            let mut seal: Seal = postcard::from_bytes(&bytes).unwrap();
+            let other = Table::from_cells(vec![3, 31]);
+            seal.merged = Some(packed::encode(other.cells()));
+            seal.digest = Some(other.digest());
+            table.insert(("r-1", 0), postcard::to_stdvec(&seal).unwrap().as_slice()).unwrap();
+        });
+        assert_eq!(problems, ["seals, q0 of r-1: its sum is not that of the tables it names"]);
+    }
+}
