@@ -54,6 +54,9 @@ pub(crate) enum Command {
         /// Address that join tokens tell nodes to use; repeat for several. Default: this machine's
         #[arg(long, env = "EXEUNT_ADVERTISE", value_name = "HOST:PORT", value_delimiter = ',')]
         advertise: Vec<String>,
+        /// Let nodes that join take part only once they are approved (`exeunt node approve`)
+        #[arg(long, env = "EXEUNT_APPROVE")]
+        approve: bool,
     },
     /// Print a join token that works once
     Token {
@@ -63,6 +66,9 @@ pub(crate) enum Command {
         /// A note beside it
         #[arg(long, default_value = "")]
         label: String,
+        /// The node takes part only once it is approved: --approve, or --approve=false against `serve --approve`
+        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        approve: Option<bool>,
         #[command(flatten)]
         output: Json,
     },
@@ -103,6 +109,45 @@ pub(crate) enum NodeCommand {
         #[command(flatten)]
         output: Json,
     },
+    /// One node: what it gave to a run, its policy, its inference, and what was noted of it
+    Show {
+        /// Its name, short id or id, as `node list` shows them
+        node: String,
+        /// Run id; the newest if none is given
+        #[arg(long)]
+        run: Option<String>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// What inference does at the nodes: exits taken, agreement, drift, what was saved
+    Live {
+        /// Run id; the newest if none is given
+        run: Option<String>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Let a node take part that waits for it; compare its short id first
+    Approve {
+        /// Its name, short id or id
+        node: String,
+    },
+    /// Call a node something else; its id stays
+    Rename {
+        /// Its name, short id or id
+        node: String,
+        /// Its new name
+        name: String,
+    },
+    /// Ask a node nothing more and count nothing new of it; it stays connected and keeps its policy
+    Quarantine {
+        /// Its name, short id or id
+        node: String,
+    },
+    /// Let a quarantined node take part again
+    Release {
+        /// Its name, short id or id
+        node: String,
+    },
     /// Shut a node out for good; a live connection ends at once
     Revoke {
         /// Its name, short id or id, as `node list` shows them
@@ -140,6 +185,15 @@ pub(crate) enum RunCommand {
         #[command(flatten)]
         output: Json,
     },
+    /// Take everything a node gave out of a run, exactly; what followed from it is asked again without it. Not to be
+    /// undone
+    Remove {
+        /// The node's name, short id or id
+        node: String,
+        /// Run id; the newest if none is given
+        #[arg(long)]
+        run: Option<String>,
+    },
     /// End a run; its tables stay
     Stop {
         /// Run id
@@ -155,8 +209,58 @@ pub(crate) enum PolicyCommand {
         run: Option<String>,
         #[command(flatten)]
         wish: Wish,
+        /// For this node alone, by its name, short id or id; it keeps it when the fleet gets another
+        #[arg(long)]
+        node: Option<String>,
         #[command(flatten)]
         output: Json,
+    },
+    /// Let a node infer with the fleet's policy again
+    Clear {
+        /// The node's name, short id or id
+        node: String,
+        /// Run id; the newest if none is given
+        #[arg(long)]
+        run: Option<String>,
+    },
+    /// Policies that were set or tried, those that have a name, and what is in force where
+    List {
+        /// Run id; the newest if none is given
+        run: Option<String>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Keep a policy under a name
+    Save {
+        /// The name; what had it before loses it
+        name: String,
+        /// Its version; the fleet's in force if none is given
+        #[arg(long)]
+        version: Option<u32>,
+        /// Run id; the newest if none is given
+        #[arg(long)]
+        run: Option<String>,
+    },
+    /// Put a policy in force that was kept under a name
+    Apply {
+        /// The name
+        name: String,
+        /// For this node alone, by its name, short id or id
+        #[arg(long)]
+        node: Option<String>,
+        /// Run id; the newest if none is given
+        #[arg(long)]
+        run: Option<String>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Forget a policy's name
+    Forget {
+        /// The name
+        name: String,
+        /// Run id; the newest if none is given
+        #[arg(long)]
+        run: Option<String>,
     },
 }
 
@@ -176,6 +280,25 @@ pub(crate) struct Wish {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
+    /// Every snapshot of a run: when, over whom, and why there is one
+    List {
+        /// Run id; the newest if none is given
+        run: Option<String>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// What differs between two snapshots: nodes, samples, how far class means moved, accuracy at equal cost
+    Diff {
+        /// Version of the one, as `snapshot list` shows it
+        from: u32,
+        /// Version of the other
+        to: u32,
+        /// Run id; the newest if none is given
+        #[arg(long)]
+        run: Option<String>,
+        #[command(flatten)]
+        output: Json,
+    },
     /// Write class means, spreads, whitened weights and counts as NumPy arrays
     Export {
         /// Run id; the newest if none is given

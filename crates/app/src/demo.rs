@@ -89,7 +89,7 @@ async fn run(
         ended = first_end(processes) => return Err(ended),
     }
     let wish = exeunt_exits::PolicyRequest::MaxDrop(MAX_DROP);
-    let request = OperatorRequest::SetPolicy { run: Some(run.clone()), wish };
+    let request = OperatorRequest::SetPolicy { run: Some(run.clone()), wish, node: None };
     let response = federation.operator().ask(&request).await?;
     anyhow::ensure!(matches!(response, OperatorResponse::Policy { .. }), "the policy was not set");
     // The policy is measured like everything else: by asking the nodes.

@@ -305,7 +305,7 @@ mod tests {
         ];
         let mut taken = Vec::new();
         for wish in wishes {
-            client.ask(&OperatorRequest::SetPolicy { run: None, wish }).await.unwrap();
+            client.ask(&OperatorRequest::SetPolicy { run: None, wish, node: None }).await.unwrap();
             let takeaway = fetch(client, None).await.unwrap();
             let network = &takeaway.network;
             let shape = &network.input().shape;

@@ -1,10 +1,12 @@
 //! `exeunt`: the coordinator, its commands, simulations and the demo.
 
+mod ask;
 mod cli;
 mod demo;
 mod export;
 mod failure;
 mod inspect;
+mod out;
 mod place;
 mod remote;
 mod serve;
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
 
 fn run(home: Home, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve { listen, advertise } => serve::serve(&home, listen, &advertise),
+        Command::Serve { listen, advertise, approve } => serve::serve(&home, listen, &advertise, approve),
         Command::Inspect(arguments) => inspect::inspect(&home, &arguments),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),

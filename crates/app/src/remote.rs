@@ -7,13 +7,14 @@ use anyhow::Context as _;
 use exeunt_coordinator::{Home, OperatorClient, RunPlan};
 use exeunt_exits::{ExitRule, Policy, PolicyRequest, Rule};
 use exeunt_network::{Network, Tract};
-use exeunt_protocol::RunId;
 use exeunt_protocol::coordinator::Standing;
-use exeunt_protocol::operator::{NodeRow, OperatorRequest, OperatorResponse, RunReport};
+use exeunt_protocol::operator::{OperatorRequest, OperatorResponse, RunReport};
 use exeunt_protocol::run_file::{MAX_RUN_FILE_BYTES, RunFileError};
 use exeunt_protocol::spec::RunFile;
+use exeunt_protocol::{NodeId, PolicyVersion, RunId};
 
-use crate::cli::{Command, NodeCommand, PolicyCommand, RunCommand, SnapshotCommand, Wish};
+use crate::ask;
+use crate::cli::{Command, PolicyCommand, RunCommand, SnapshotCommand, Wish};
 use crate::failure::{self, BadInput};
 use crate::show::{grid, right};
 use crate::simulate::bar;
@@ -33,21 +34,20 @@ pub(crate) fn run(home: &Home, command: Command) -> anyhow::Result<()> {
 
 async fn ask(home: &Home, client: &OperatorClient, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Token { valid, label, output } => token(client, valid, label, output.json).await,
-        Command::Node { command: NodeCommand::List { output } } => nodes(client, output.json).await,
-        Command::Node { command: NodeCommand::Revoke { node } } => {
-            let node = find_node(client, &node).await?;
-            client.ask(&OperatorRequest::Revoke { node: node.status.node }).await?;
-            println!("node '{}' ({}) is shut out", node.status.name, node.short);
-            Ok(())
+        Command::Token { valid, label, approve, output } => {
+            token(client, valid, label, approve, output.json).await
         }
+        Command::Node { command } => ask::nodes(client, command).await,
         Command::Run { command } => runs(home, client, command).await,
-        Command::Policy { command: PolicyCommand::Set { run, wish, output } } => {
-            set_policy(home, client, run.as_deref(), &wish, output.json).await
+        Command::Policy { command: PolicyCommand::Set { run, wish, node, output } } => {
+            let node = ask::node_id(client, node.as_deref()).await?;
+            set_policy(home, client, run.as_deref(), &wish, node, output.json).await
         }
+        Command::Policy { command } => ask::policies(home, client, command).await,
         Command::Snapshot { command: SnapshotCommand::Export { run, out } } => {
             export(client, run.as_deref(), &out).await
         }
+        Command::Snapshot { command } => ask::snapshots(client, command).await,
         Command::Export(arguments) => crate::export::export(client, &arguments).await,
         // The others never get here: `main` runs them without a coordinator.
         _ => Err(unexpected()),
@@ -58,13 +58,20 @@ pub(crate) fn unexpected() -> anyhow::Error {
     anyhow::anyhow!("the coordinator gave an unexpected answer: is it another version?")
 }
 
-async fn token(client: &OperatorClient, valid: Duration, label: String, json: bool) -> anyhow::Result<()> {
-    let response = client.ask(&OperatorRequest::Token { valid_s: valid.as_secs(), label }).await?;
+async fn token(
+    client: &OperatorClient,
+    valid: Duration,
+    label: String,
+    approve: Option<bool>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let request = OperatorRequest::Token { valid_s: valid.as_secs(), label, approve };
+    let response = client.ask(&request).await?;
     let OperatorResponse::Token { token, expires } = response else { return Err(unexpected()) };
     if json {
-        println!("{}", serde_json::json!({ "token": token, "expires": expires }));
+        crate::out!("{}", serde_json::json!({ "token": token, "expires": expires }));
     } else {
-        println!("{token}");
+        crate::out!("{token}");
         let left = expires.saturating_sub(unix_now());
         eprintln!(
             "works once, for {} min; on the device: exeunt-node join TOKEN --data DIR",
@@ -78,69 +85,12 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn ago(then_ms: u64) -> String {
+pub(crate) fn ago(then_ms: u64) -> String {
     match unix_now().saturating_sub(then_ms / 1000) {
         s @ 0..120 => format!("{s} s ago"),
         s @ 120..7_200 => format!("{} min ago", s / 60),
         s @ 7_200..172_800 => format!("{} h ago", s / 3_600),
         s => format!("{} d ago", s / 86_400),
-    }
-}
-
-async fn list_nodes(client: &OperatorClient) -> anyhow::Result<Vec<NodeRow>> {
-    match client.ask(&OperatorRequest::Nodes).await? {
-        OperatorResponse::Nodes(rows) => Ok(rows),
-        _ => Err(unexpected()),
-    }
-}
-
-async fn nodes(client: &OperatorClient, json: bool) -> anyhow::Result<()> {
-    let rows = list_nodes(client).await?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-        return Ok(());
-    }
-    if rows.is_empty() {
-        println!("no nodes yet; `exeunt token` prints what a device needs to join");
-        return Ok(());
-    }
-    let mut table = grid(&["node", "short id", "state", "last seen", "enrolled", "software", "engine"]);
-    for row in &rows {
-        let state = match (row.revoked, row.status.connected) {
-            (true, _) => "revoked",
-            (false, true) => "connected",
-            (false, false) => "away",
-        };
-        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "–".to_owned());
-        table.add_row([
-            row.status.name.clone(),
-            row.short.clone(),
-            state.to_owned(),
-            row.status.last_seen_ms.map_or_else(|| "–".to_owned(), ago),
-            ago(row.enrolled_ms),
-            known(&row.status.software),
-            known(&row.status.engine),
-        ]);
-    }
-    println!("{table}");
-    Ok(())
-}
-
-/// A node by its id, its short id or its name, where only one fits.
-async fn find_node(client: &OperatorClient, wanted: &str) -> anyhow::Result<NodeRow> {
-    let rows = list_nodes(client).await?;
-    let fits = |row: &NodeRow| {
-        row.status.node.to_string() == wanted || row.short == wanted || row.status.name == wanted
-    };
-    let mut found: Vec<NodeRow> = rows.into_iter().filter(fits).collect();
-    match (found.pop(), found.len()) {
-        (Some(row), 0) => Ok(row),
-        (Some(_), more) => {
-            Err(BadInput(format!("'{wanted}' is the name of {} nodes; use an id", more + 1)).into())
-        }
-        (None, _) => {
-            Err(BadInput(format!("no node is called '{wanted}'; `exeunt node list` shows them")).into())
-        }
     }
 }
 
@@ -153,19 +103,20 @@ async fn runs(home: &Home, client: &OperatorClient, command: RunCommand) -> anyh
             let report =
                 if wait { wait_for(home, client, run).await? } else { show_run(client, run).await? };
             if output.json {
-                println!("{}", serde_json::to_string_pretty(&report)?);
+                crate::out!("{}", serde_json::to_string_pretty(&report)?);
             } else {
-                print!("{}", show::report(&report));
+                crate::out::write(format_args!("{}", show::report(&report)), "");
             }
             match svg {
                 Some(path) => show::save_picture(&report, &path),
                 None => Ok(()),
             }
         }
+        RunCommand::Remove { node, run } => ask::remove(client, &node, run.as_deref()).await,
         RunCommand::Stop { run } => {
             let run = run_id(Some(&run))?.ok_or_else(unexpected)?;
             client.ask(&OperatorRequest::Stop { run: run.clone() }).await?;
-            println!("run {run} is stopped; its tables stay");
+            crate::out!("run {run} is stopped; its tables stay");
             Ok(())
         }
     }
@@ -207,9 +158,9 @@ async fn start(
     let request = OperatorRequest::StartRun { file: Box::new(file), network: digest };
     let OperatorResponse::Started { run } = client.ask(&request).await? else { return Err(unexpected()) };
     if json {
-        println!("{}", serde_json::json!({ "run": run }));
+        crate::out!("{}", serde_json::json!({ "run": run }));
     } else {
-        println!("{run}");
+        crate::out!("{run}");
         eprintln!("started; `exeunt run show {run}` says where it stands");
     }
     Ok(())
@@ -220,11 +171,11 @@ async fn list(client: &OperatorClient, json: bool) -> anyhow::Result<()> {
         return Err(unexpected());
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        crate::out!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
     if rows.is_empty() {
-        println!("no runs yet; `exeunt run start RUN.toml` starts one");
+        crate::out!("no runs yet; `exeunt run start RUN.toml` starts one");
         return Ok(());
     }
     let mut table = grid(&["run", "started", "stands"]);
@@ -232,7 +183,7 @@ async fn list(client: &OperatorClient, json: bool) -> anyhow::Result<()> {
         table.add_row([row.run.to_string(), ago(row.started_ms), row.standing.clone()]);
     }
     right(&mut table, &[1]);
-    println!("{table}");
+    crate::out!("{table}");
     Ok(())
 }
 
@@ -287,6 +238,7 @@ async fn set_policy(
     client: &OperatorClient,
     run: Option<&str>,
     wish: &Wish,
+    node: Option<NodeId>,
     json: bool,
 ) -> anyhow::Result<()> {
     let run = run_id(run)?;
@@ -300,19 +252,32 @@ async fn set_policy(
             );
         }
     };
-    let response = client.ask(&OperatorRequest::SetPolicy { run, wish }).await?;
+    let response = client.ask(&OperatorRequest::SetPolicy { run, wish, node }).await?;
     let OperatorResponse::Policy { run, version } = response else { return Err(unexpected()) };
+    show_policy(home, client, run, version, node.is_some(), json).await
+}
+
+/// Says what a policy does that was just put in force, once it is measured.
+pub(crate) async fn show_policy(
+    home: &Home,
+    client: &OperatorClient,
+    run: RunId,
+    version: PolicyVersion,
+    for_one: bool,
+    json: bool,
+) -> anyhow::Result<()> {
     // It is in force at once; what it does on the evaluation part comes a moment later.
     let report = wait_for(home, client, Some(run.clone())).await?;
     let policy = report.status.policies.iter().find(|policy| policy.version == version);
     if json {
-        println!("{}", serde_json::to_string_pretty(&policy)?);
+        crate::out!("{}", serde_json::to_string_pretty(&policy)?);
         return Ok(());
     }
-    println!("policy {} of {run} is in force", version.0);
+    let at = if for_one { " at this node alone" } else { "" };
+    crate::out!("policy {} of {run} is in force{at}", version.0);
     if let Some((cost, accuracy)) = policy.and_then(|policy| Some((policy.cost?, policy.accuracy?))) {
         let network = report.status.result.as_ref().map_or(accuracy, |result| result.network_accuracy);
-        println!(
+        crate::out!(
             "on the evaluation part: cost {cost:.3}, accuracy {} ({:+.1} points to the network)",
             show::percent(accuracy),
             (accuracy - network) * 100.0
@@ -350,7 +315,7 @@ async fn export(client: &OperatorClient, run: Option<&str>, out: &Path) -> anyho
     let OperatorResponse::Snapshot(names) = response else { return Err(unexpected()) };
     let heads = exeunt_exits::Heads::decode(&client.blob(names.heads).await?).context("the snapshot")?;
     snapshot::write(out, &names, &heads)?;
-    println!("wrote {}", out.display());
+    crate::out!("wrote {}", out.display());
     Ok(())
 }
 

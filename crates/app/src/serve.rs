@@ -8,13 +8,18 @@ use exeunt_link::Address;
 
 use crate::failure::BadInput;
 
-pub(crate) fn serve(home: &Home, listen: SocketAddr, advertise: &[String]) -> anyhow::Result<()> {
+pub(crate) fn serve(
+    home: &Home,
+    listen: SocketAddr,
+    advertise: &[String],
+    approve: bool,
+) -> anyhow::Result<()> {
     let advertise: Vec<Address> = advertise
         .iter()
         .map(|text| text.parse().map_err(|error| BadInput(format!("--advertise {text}: {error}"))))
         .collect::<Result<_, _>>()?;
     crate::runtime()?.block_on(async {
-        let service = Service::start(home, &ServeOptions { listen, advertise }).await?;
+        let service = Service::start(home, &ServeOptions { listen, advertise, approve }).await?;
         eprintln!("coordinator listens on {} (UDP), folder {}", service.local_addr(), home.root().display());
         eprintln!("authority {}; add a node with `exeunt token`", service.authority());
         service.run(stop_signal()).await.context("the coordinator stopped")?;

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_exits::{PolicyRequest, RunContext};
+use exeunt_exits::{PolicyRequest, Query, RunContext};
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{
-    Coordinator, Input, Now, Output, PolicyRecord, Purpose, RunError, RunHistory, RunOptions, SealedQuery,
-    Stored, Ticket,
+    AskedBefore, Coordinator, Input, Now, Output, PolicyRecord, Removal, RunError, RunHistory, RunOptions,
+    SealedQuery, Stored, Target, Ticket,
 };
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Refusal, Rejection};
 use exeunt_protocol::spec::RunFile;
@@ -18,6 +18,7 @@ use exeunt_stats::{Digest, Table, packed};
 use exeunt_store::{AuditEntry, NewContribution, PutOutcome, Seal, Store, StoreError, Traffic};
 use serde::{Deserialize, Serialize};
 
+use crate::members::MemberError;
 use crate::plan::{PlanError, RunPlan};
 
 /// Something for the owner of the connections to do.
@@ -52,6 +53,43 @@ pub enum CoreError {
     /// The wish does not fit the run.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// The decision does not fit the node.
+    #[error(transparent)]
+    Member(MemberError),
+    /// No policy has that name.
+    #[error("run '{run}' has no policy called '{name}'{}", known.first().map(|_| format!("; there are: {}", known.join(", "))).unwrap_or_default())]
+    NoPolicy {
+        /// The run.
+        run: RunId,
+        /// What was asked for.
+        name: String,
+        /// Names there are.
+        known: Vec<String>,
+    },
+    /// No policy has that version, or none is in force.
+    #[error("run '{run}' has no policy {}", version.map_or_else(|| "in force".to_owned(), |version| version.0.to_string()))]
+    NoVersion {
+        /// The run.
+        run: RunId,
+        /// What was asked for; the one in force, if none.
+        version: Option<PolicyVersion>,
+    },
+    /// No snapshot has that version.
+    #[error("run '{run}' has no snapshot {version}; it has {known}")]
+    NoSnapshot {
+        /// The run.
+        run: RunId,
+        /// What was asked for.
+        version: u32,
+        /// How many there are.
+        known: usize,
+    },
+    /// Not a name for a policy.
+    #[error("'{found}' is not a name for a policy: expected 1 to 64 characters without control characters")]
+    Name {
+        /// What was given.
+        found: String,
+    },
     /// Something in the store cannot be read.
     #[error("{what} in the store cannot be read: {why}")]
     Corrupt {
@@ -71,6 +109,9 @@ pub(crate) struct RunEntry {
     pub(crate) number: u64,
     pub(crate) started_ms: u64,
     pub(crate) stopped: bool,
+    /// Contributions that were taken out, in that order.
+    #[serde(default)]
+    pub(crate) removed: Vec<Removal>,
 }
 
 /// A contribution that arrived and waits for its commit.
@@ -91,6 +132,8 @@ pub struct Core {
     connected: BTreeSet<NodeId>,
     arrived: BTreeMap<Ticket, Vec<u8>>,
     traffic: BTreeMap<(RunId, QueryId, NodeId), Traffic>,
+    /// Bytes of every node over all runs.
+    pub(crate) totals: BTreeMap<NodeId, Traffic>,
     revision: u64,
 }
 
@@ -107,11 +150,13 @@ impl Core {
             connected: BTreeSet::new(),
             arrived: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            totals: BTreeMap::new(),
             revision: 0,
         };
         for (node, record) in core.store.nodes()? {
             if !record.revoked {
                 core.machine.handle(now, Input::Enrolled { node, name: record.name });
+                core.machine.handle(now, Input::Member { node, membership: record.membership });
             }
         }
         for (run, record) in core.store.runs()? {
@@ -119,6 +164,9 @@ impl Core {
                 what: format!("run '{run}'"),
                 why: error.to_string(),
             })?;
+            for (_, node, traffic) in core.store.traffic(&run)? {
+                add(core.totals.entry(node).or_default(), traffic);
+            }
             core.restore(now, &run, &entry)?;
             core.entries.insert(run, entry);
         }
@@ -128,8 +176,21 @@ impl Core {
 
     fn restore(&mut self, now: Now, run: &RunId, entry: &RunEntry) -> Result<(), CoreError> {
         let corrupt = |what: String, why: String| CoreError::Corrupt { what, why };
-        let mut history = RunHistory { stopped: entry.stopped, ..RunHistory::default() };
+        let mut history =
+            RunHistory { stopped: entry.stopped, removed: entry.removed.clone(), ..RunHistory::default() };
+        let first = entry.removed.last().map_or(QueryId(0), |removal| removal.first);
         for (query, seal) in self.store.seals(run)? {
+            if query < first {
+                // Only what says what it asked can be used again; the rest is asked again.
+                if let Some(asked) = self.asked(&seal)? {
+                    let Seal { declined, reused, .. } = seal;
+                    let cohort = seal.cohort.iter().map(|(node, ..)| *node).collect();
+                    let withdrawn = seal.merged.is_none();
+                    let before = AskedBefore { query, asked, withdrawn, cohort, declined, reused };
+                    history.superseded.push(before);
+                }
+                continue;
+            }
             let merged = match &seal.merged {
                 Some(bytes) => {
                     let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
@@ -141,19 +202,30 @@ impl Core {
                 None => None,
             };
             let cohort = seal.cohort.iter().map(|(node, ..)| *node).collect();
-            history.seals.push(SealedQuery { query, merged, cohort, declined: seal.declined });
+            let (declined, reused) = (seal.declined, seal.reused);
+            history.seals.push(SealedQuery { query, merged, cohort, declined, reused });
         }
         for (version, bytes) in self.store.policies(run)? {
             let record: PolicyRecord = serde_json::from_slice(&bytes)
                 .map_err(|error| corrupt(format!("policy {} of '{run}'", version.0), error.to_string()))?;
             history.policies.push(record);
         }
-        let open = QueryId(u32::try_from(history.seals.len()).unwrap_or(u32::MAX));
         self.machine.restore_run(now, run.clone(), entry.context.clone(), entry.options.clone(), history)?;
-        let stored = self.store.contributions(run, open)?;
-        let stored = stored.into_iter().map(|(node, meta)| (node, meta.dataset, meta.table)).collect();
-        self.machine.restore_stored(now, run, stored);
+        if let Some(open) = self.machine.open_query(run) {
+            let stored = self.store.contributions(run, open)?;
+            let stored = stored.into_iter().map(|(node, meta)| (node, meta.dataset, meta.table)).collect();
+            self.machine.restore_stored(now, run, stored);
+        }
         Ok(())
+    }
+
+    /// What a sealed query asked; `None` for seals that do not say.
+    pub(crate) fn asked(&self, seal: &Seal) -> Result<Option<Query>, CoreError> {
+        let Some(body) = seal.asked else { return Ok(None) };
+        let corrupt = |why: String| CoreError::Corrupt { what: format!("the query {}", body.short()), why };
+        let bytes = self.store.read_blob(body, 0, usize::MAX)?;
+        let bytes = bytes.ok_or_else(|| corrupt("it is gone".to_owned()))?;
+        Query::decode(&bytes).map(Some).map_err(|error| corrupt(error.to_string()))
     }
 
     /// Takes note of something that happened. Call [`Core::work`] when nothing else is waiting.
@@ -169,6 +241,11 @@ impl Core {
         }
         self.revision += 1;
         self.machine.handle(now, input);
+    }
+
+    /// Notes that something changed that an operator may see, beside what the machine hears of.
+    pub(crate) fn changed(&mut self) {
+        self.revision += 1;
     }
 
     /// A number that is another one after anything has changed that an operator may see.
@@ -243,8 +320,17 @@ impl Core {
                         self.arrived.remove(&ticket);
                         effects.push(Effect::Acknowledge { ticket, ack });
                     }
-                    Output::Seal { run, query, cohort, declined, cells } => {
-                        self.seal(now, run, query, cohort, declined, cells)?;
+                    Output::Seal { run, query, body, cohort, declined, cells } => {
+                        self.seal(now, run, query, body, cohort, declined, cells)?;
+                    }
+                    Output::Reseal { run, query, from, body, cohort, cells } => {
+                        self.reseal(now, run, query, from, body, &cohort, cells)?;
+                    }
+                    Output::SaveRemoval { run, removal } => {
+                        if let Some(mut entry) = self.entries.get(&run).cloned() {
+                            entry.removed.push(removal);
+                            self.save_entry(now, &run, entry)?;
+                        }
                     }
                     Output::SavePolicy { run, record } => {
                         let bytes = serde_json::to_vec(&record).map_err(|error| CoreError::Corrupt {
@@ -289,6 +375,7 @@ impl Core {
             })
             .collect();
         let outcomes = self.store.put_contributions(&new, now.unix_ms)?;
+        let mut committed = Vec::with_capacity(staged.len());
         for (Staged { node, contribution, ticket, .. }, outcome) in staged.into_iter().zip(outcomes) {
             let stored = match outcome {
                 PutOutcome::Stored | PutOutcome::Duplicate | PutOutcome::Replaced { .. } => Stored::Kept,
@@ -300,8 +387,10 @@ impl Core {
                     Stored::Refused(Rejection::Stale { found: contribution.dataset.0, expected: current.0 })
                 }
             };
-            self.machine.handle(now, Input::Committed { node, contribution, ticket, stored });
+            committed.push(Input::Committed { node, contribution, ticket, stored });
         }
+        // All at once: a query that one of them completes must not close with what another has just replaced.
+        self.machine.handle_all(now, committed);
         Ok(())
     }
 
@@ -311,6 +400,7 @@ impl Core {
         now: Now,
         run: RunId,
         query: QueryId,
+        body: Digest,
         cohort: Vec<(NodeId, DatasetVersion, Digest)>,
         declined: Vec<(NodeId, Refusal)>,
         cells: Option<usize>,
@@ -326,10 +416,73 @@ impl Core {
             cells: cells.unwrap_or(0) as u64,
             digest: merged.as_ref().map(Table::digest),
             sealed_ms: now.unix_ms,
+            asked: Some(body),
+            reused: None,
         };
         self.store.put_seal(&run, query, &seal)?;
         self.machine.handle(now, Input::Sealed { run, query, merged });
         Ok(())
+    }
+
+    /// Seals a query with the sum that an earlier one had, less the tables of whoever is not counted any more.
+    fn reseal(
+        &mut self,
+        now: Now,
+        run: RunId,
+        query: QueryId,
+        from: QueryId,
+        body: Digest,
+        counted: &[NodeId],
+        cells: usize,
+    ) -> Result<(), CoreError> {
+        let corrupt = |why: String| CoreError::Corrupt { what: format!("the sum of {from} of '{run}'"), why };
+        let sealed = self.store.seals(&run)?.into_iter().find(|(id, _)| *id == from);
+        let (_, before) = sealed.ok_or_else(|| corrupt("it is gone".to_owned()))?;
+        let bytes = before.merged.as_ref().ok_or_else(|| corrupt("it was withdrawn".to_owned()))?;
+        let merged = packed::decode(bytes, cells).map_err(|error| corrupt(error.to_string()))?;
+        let mut merged = Table::from_cells(merged);
+        let origin = before.reused.unwrap_or(from);
+        let (cohort, gone): (Vec<_>, Vec<_>) =
+            before.cohort.into_iter().partition(|(node, ..)| counted.contains(node));
+        for (node, _, digest) in &gone {
+            let table = self.table(&run, origin, *node, *digest, cells)?;
+            merged.subtract(&table).map_err(|error| corrupt(error.to_string()))?;
+        }
+        let seal = Seal {
+            cohort,
+            declined: before.declined,
+            merged: Some(packed::encode(merged.cells())),
+            cells: cells as u64,
+            digest: Some(merged.digest()),
+            sealed_ms: now.unix_ms,
+            asked: Some(body),
+            reused: Some(origin),
+        };
+        self.store.put_seal(&run, query, &seal)?;
+        self.machine.handle(now, Input::Sealed { run, query, merged: Some(merged) });
+        Ok(())
+    }
+
+    /// A table that was counted.
+    pub(crate) fn table(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        node: NodeId,
+        digest: Digest,
+        cells: usize,
+    ) -> Result<Table, CoreError> {
+        let corrupt = |why: String| CoreError::Corrupt {
+            what: format!("the contribution of {node} to {query} of '{run}'"),
+            why,
+        };
+        let bytes = self.store.contribution(run, query, node, digest)?;
+        let bytes = bytes.ok_or_else(|| corrupt("it is gone".to_owned()))?;
+        let found = Digest::of(&bytes);
+        if found != digest {
+            return Err(corrupt(format!("found digest {found}, expected {digest}")));
+        }
+        packed::decode(&bytes, cells).map(Table::from_cells).map_err(|error| corrupt(error.to_string()))
     }
 
     fn merge(
@@ -341,20 +494,11 @@ impl Core {
     ) -> Result<Table, CoreError> {
         let mut total = Table::zeros(cells);
         for (node, _, digest) in cohort {
-            let corrupt = |why: String| CoreError::Corrupt {
+            let table = self.table(run, query, *node, *digest, cells)?;
+            total.merge(&table).map_err(|error| CoreError::Corrupt {
                 what: format!("the contribution of {node} to {query} of '{run}'"),
-                why,
-            };
-            let bytes = self
-                .store
-                .contribution(run, query, *node)?
-                .ok_or_else(|| corrupt("it is gone".to_owned()))?;
-            let found = Digest::of(&bytes);
-            if found != *digest {
-                return Err(corrupt(format!("found digest {found}, expected {digest}")));
-            }
-            let table = packed::decode(&bytes, cells).map_err(|error| corrupt(error.to_string()))?;
-            total.merge(&Table::from_cells(table)).map_err(|error| corrupt(error.to_string()))?;
+                why: error.to_string(),
+            })?;
         }
         Ok(total)
     }
@@ -362,8 +506,8 @@ impl Core {
     /// Charges bytes to a query. They are written with the next commit; a crash may lose the last few.
     pub fn charge(&mut self, run: RunId, query: QueryId, node: NodeId, up: u64, down: u64) {
         let traffic = self.traffic.entry((run, query, node)).or_default();
-        traffic.up += up;
-        traffic.down += down;
+        add(traffic, Traffic { up, down });
+        add(self.totals.entry(node).or_default(), Traffic { up, down });
     }
 
     pub(crate) fn flush_traffic(&mut self) -> Result<(), CoreError> {
@@ -397,6 +541,7 @@ impl Core {
             number,
             started_ms: now.unix_ms,
             stopped: false,
+            removed: Vec::new(),
         };
         self.save_entry(now, &run, entry)?;
         self.machine.start_run(now, run.clone(), plan.context, plan.options);
@@ -434,10 +579,28 @@ impl Core {
         now: Now,
         run: &RunId,
         wish: &PolicyRequest,
-        purpose: Purpose,
+        target: Target,
     ) -> Result<PolicyVersion, CoreError> {
         self.revision += 1;
-        Ok(self.machine.set_policy(now, run, wish, purpose)?)
+        Ok(self.machine.set_policy(now, run, wish, target)?)
+    }
+
+    /// Lets a node infer with the fleet's policy again.
+    ///
+    /// # Errors
+    /// [`CoreError::Run`] when it has none of its own.
+    pub fn clear_policy(&mut self, run: &RunId, node: NodeId) -> Result<(), CoreError> {
+        self.revision += 1;
+        Ok(self.machine.clear_policy(run, node)?)
+    }
+
+    /// Takes everything a node gave out of a run, exactly.
+    ///
+    /// # Errors
+    /// [`CoreError::Run`] when there is nothing to take out.
+    pub fn remove_contribution(&mut self, now: Now, run: &RunId, node: NodeId) -> Result<(), CoreError> {
+        self.revision += 1;
+        Ok(self.machine.remove_contribution(now, run, node)?)
     }
 
     /// The run a person means: the one named, or the newest.
@@ -477,6 +640,11 @@ impl Core {
     pub fn blob(&self, digest: Digest) -> Result<Option<BlobRef>, CoreError> {
         Ok(self.store.blob_len(digest)?.map(|bytes| BlobRef { digest, bytes }))
     }
+}
+
+fn add(total: &mut Traffic, more: Traffic) {
+    total.up = total.up.saturating_add(more.up);
+    total.down = total.down.saturating_add(more.down);
 }
 
 #[cfg(test)]
@@ -526,7 +694,7 @@ mod tests {
         let mut fleet = restarted(fleet);
         assert_eq!(fleet.standing(), Standing::Ready);
         let wish = PolicyRequest::MaxDrop(5.0);
-        fleet.core.set_policy(fleet.now, &fleet.run, &wish, Purpose::Force).unwrap();
+        fleet.core.set_policy(fleet.now, &fleet.run, &wish, Target::Fleet).unwrap();
         fleet.core.work(fleet.now).unwrap();
         fleet.run_until_ready();
         let report = fleet.core.report(fleet.now, &fleet.run).unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use exeunt_protocol::NodeId;
 use exeunt_protocol::coordinator::{Input, Now, Ticket};
-use exeunt_protocol::message::{Ack, Contribution, Desired, Hello};
+use exeunt_protocol::message::{Ack, Contribution, Desired, Hello, Membership};
 use tokio::sync::{oneshot, watch};
 
 use crate::core::{Core, CoreError, Effect};
@@ -29,6 +29,13 @@ pub struct Stopped {
     pub why: Option<Arc<str>>,
 }
 
+/// What a node is to hear: the latest, whatever was said before.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outbox {
+    pub(crate) membership: Membership,
+    pub(crate) desired: Desired,
+}
+
 type Question = Box<dyn FnOnce(&mut Desk) + Send>;
 type Answer = Box<dyn FnOnce() + Send>;
 
@@ -36,8 +43,8 @@ type Answer = Box<dyn FnOnce() + Send>;
 pub(crate) struct Desk {
     pub(crate) core: Core,
     pub(crate) now: Now,
-    /// What each connected node is wanted to do; the number tells connections of one node apart.
-    outboxes: BTreeMap<NodeId, (u64, watch::Sender<Desired>)>,
+    /// What each connected node is to hear; the number tells connections of one node apart.
+    outboxes: BTreeMap<NodeId, (u64, watch::Sender<Outbox>)>,
     tickets: BTreeMap<Ticket, oneshot::Sender<Ack>>,
     /// Answers that wait until the core has worked. Dropped unsent when it fails, which tells whoever waits for them.
     answers: Vec<Answer>,
@@ -177,7 +184,8 @@ impl Desk {
         match effect {
             Effect::Send { node, desired } => {
                 if let Some((_, outbox)) = self.outboxes.get(&node) {
-                    outbox.send_replace(desired);
+                    let membership = self.core.machine.membership(node).unwrap_or_default();
+                    outbox.send_replace(Outbox { membership, desired });
                 }
             }
             Effect::Acknowledge { ticket, ack } => {
@@ -190,12 +198,25 @@ impl Desk {
     }
 
     /// A node's control stream is up. What is wanted of it comes by the receiver; the number names the connection.
-    pub(crate) fn connected(&mut self, node: NodeId, hello: Hello) -> (u64, watch::Receiver<Desired>) {
+    pub(crate) fn connected(
+        &mut self,
+        node: NodeId,
+        hello: Hello,
+        certificate_expires: SystemTime,
+    ) -> (u64, watch::Receiver<Outbox>) {
         self.next += 1;
-        let (outbox, desired) = watch::channel(Desired::default());
+        let (outbox, heard) = watch::channel(Outbox::default());
         self.outboxes.insert(node, (self.next, outbox));
         self.core.handle(self.now, Input::Connected { node, hello });
-        (self.next, desired)
+        self.certified(node, certificate_expires);
+        (self.next, heard)
+    }
+
+    /// A node connected with a certificate, or was given another.
+    pub(crate) fn certified(&mut self, node: NodeId, expires: SystemTime) {
+        let since_1970 = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expires_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        self.core.handle(self.now, Input::Certified { node, expires_ms });
     }
 
     /// A control stream is down. A later connection of the same node is not affected.
@@ -227,7 +248,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use exeunt_exits::PolicyRequest;
-    use exeunt_protocol::coordinator::Purpose;
+    use exeunt_protocol::coordinator::Target;
     use exeunt_protocol::message::{Ack, Rejection};
 
     use super::*;
@@ -241,7 +262,7 @@ mod tests {
         let desk = Handle::start(core, Clock::start()).unwrap();
         let set = move |desk: &mut Desk| {
             let wish = PolicyRequest::Fraction(0.5);
-            desk.core.set_policy(desk.now, &run, &wish, Purpose::Force).map_err(|error| error.to_string())
+            desk.core.set_policy(desk.now, &run, &wish, Target::Fleet).map_err(|error| error.to_string())
         };
         let version = desk.ask(set.clone()).await.unwrap().unwrap();
         assert_eq!(version.0, 1);

@@ -9,11 +9,14 @@ mod client;
 mod core;
 mod desk;
 mod home;
+mod members;
 mod operator;
 mod peer;
 mod plan;
+mod policies;
 mod report;
 mod service;
+mod snapshots;
 #[cfg(test)]
 mod testing;
 
@@ -21,5 +24,6 @@ pub use client::{ClientError, OperatorClient};
 pub use core::{Core, CoreError, Effect};
 pub use desk::Stopped;
 pub use home::{Home, HomeError, Keys, Whereabouts};
+pub use members::MemberError;
 pub use plan::{PlanError, RunPlan};
 pub use service::{ServeOptions, Service, ServiceError};

@@ -7,21 +7,25 @@ use exeunt_link::limits::MAX_BLOB;
 use exeunt_link::{Blob, PeerId, Receiver, Secret, Sender, Token};
 use exeunt_network::Network;
 use exeunt_protocol::NodeId;
-use exeunt_protocol::coordinator::{Input, Now, Purpose};
-use exeunt_protocol::operator::{AuditLine, OperatorRequest, OperatorResponse};
+use exeunt_protocol::coordinator::{Now, Target};
+use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
 use exeunt_protocol::spec::RunFile;
 use exeunt_stats::Digest;
 use exeunt_store::TokenRecord;
 
 use crate::core::{Core, CoreError};
 use crate::desk::Desk;
+use crate::members::MemberError;
 use crate::peer::StreamError;
+use crate::report::audit_line;
 use crate::service::Shared;
 
 /// Longest request.
 const MAX_REQUEST: usize = 1 << 20;
 /// How long a watcher is kept waiting when nothing changes; it then asks again.
 const WATCH: Duration = Duration::from_secs(30);
+/// Longest time that a token may be valid.
+const LONGEST_TOKEN_S: u64 = 365 * 86_400;
 /// Lines of the audit log in one answer.
 const AUDIT_LINES: usize = 1000;
 
@@ -52,7 +56,9 @@ async fn perform(
 ) -> Result<OperatorResponse, StreamError> {
     Ok(match request {
         OperatorRequest::PutBlob { blob, bytes } => put_blob(shared, blob, bytes, receiver).await?,
-        OperatorRequest::Token { valid_s, label } => token(shared, valid_s, label).await?,
+        OperatorRequest::Token { valid_s, label, approve } => {
+            token(shared, valid_s, label, approve.unwrap_or(shared.approve)).await?
+        }
         OperatorRequest::StartRun { file, network } => start_run(shared, *file, network).await?,
         OperatorRequest::Watch { seen } => {
             let now = match tokio::time::timeout(WATCH, shared.desk.changed(seen)).await {
@@ -62,7 +68,10 @@ async fn perform(
             OperatorResponse::Changed { now }
         }
         OperatorRequest::Revoke { node } => {
-            let response = shared.desk.ask(move |desk| or_refused(revoke(desk, node))).await?;
+            let revoke = move |desk: &mut Desk| {
+                or_refused(done(desk.core.revoke(desk.now, node).map_err(CoreError::from)))
+            };
+            let response = shared.desk.ask(revoke).await?;
             if response == OperatorResponse::Done {
                 shared.server.revoke(PeerId::from_bytes(*node.as_bytes()));
             }
@@ -72,6 +81,10 @@ async fn perform(
     })
 }
 
+fn done(result: Result<(), CoreError>) -> Result<OperatorResponse, CoreError> {
+    result.map(|()| OperatorResponse::Done)
+}
+
 fn or_refused(result: Result<OperatorResponse, CoreError>) -> OperatorResponse {
     result.unwrap_or_else(|error| OperatorResponse::Refused { why: chain(&error) })
 }
@@ -79,9 +92,24 @@ fn or_refused(result: Result<OperatorResponse, CoreError>) -> OperatorResponse {
 /// Everything that is answered by the core alone.
 fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorResponse, CoreError> {
     Ok(match request {
-        OperatorRequest::Nodes => {
-            OperatorResponse::Nodes(core.node_rows(|node| PeerId::from_bytes(*node.as_bytes()).short())?)
+        OperatorRequest::Nodes => OperatorResponse::Nodes(core.node_rows(short)?),
+        OperatorRequest::Node { node, run } => {
+            let run = match run {
+                Some(run) => Some(core.run_named(Some(&run))?),
+                None => core.run_named(None).ok(),
+            };
+            core.flush_traffic()?;
+            match core.node_detail(now, node, run.as_ref(), short)? {
+                Some(detail) => OperatorResponse::Node(Box::new(detail)),
+                None => return Err(MemberError::Unknown { node }.into()),
+            }
         }
+        OperatorRequest::Approve { node } => done(core.approve(now, node).map_err(CoreError::from))?,
+        OperatorRequest::Rename { node, name } => {
+            done(core.rename(now, node, &name).map_err(CoreError::from))?
+        }
+        OperatorRequest::Quarantine { node } => done(core.quarantine(now, node).map_err(CoreError::from))?,
+        OperatorRequest::Release { node } => done(core.release(now, node).map_err(CoreError::from))?,
         OperatorRequest::HasBlob { blob } => OperatorResponse::HasBlob(core.blob(blob)?.is_some()),
         OperatorRequest::Runs => OperatorResponse::Runs(core.run_rows(now)?),
         OperatorRequest::Show { run } => {
@@ -93,14 +121,39 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
             core.stop_run(now, &run)?;
             OperatorResponse::Done
         }
-        OperatorRequest::SetPolicy { run, wish } => {
+        OperatorRequest::Remove { run, node } => {
             let run = core.run_named(run.as_ref())?;
-            let version = core.set_policy(now, &run, &wish, Purpose::Force)?;
+            core.remove_contribution(now, &run, node)?;
+            OperatorResponse::Done
+        }
+        OperatorRequest::SetPolicy { run, wish, node } => {
+            let run = core.run_named(run.as_ref())?;
+            let version = core.set_policy(now, &run, &wish, target(node))?;
+            OperatorResponse::Policy { run, version }
+        }
+        OperatorRequest::ClearPolicy { run, node } => {
+            let run = core.run_named(run.as_ref())?;
+            core.clear_policy(&run, node)?;
+            OperatorResponse::Done
+        }
+        OperatorRequest::SavePolicy { run, name, version } => {
+            let run = core.run_named(run.as_ref())?;
+            let version = core.save_policy(now, &run, &name, version)?.version;
+            OperatorResponse::Policy { run, version }
+        }
+        OperatorRequest::ForgetPolicy { run, name } => {
+            let run = core.run_named(run.as_ref())?;
+            core.forget_policy(now, &run, &name)?;
+            OperatorResponse::Done
+        }
+        OperatorRequest::ApplyPolicy { run, name, node } => {
+            let run = core.run_named(run.as_ref())?;
+            let version = core.apply_policy(now, &run, &name, target(node))?;
             OperatorResponse::Policy { run, version }
         }
         OperatorRequest::TryPolicy { run, wish } => {
             let run = core.run_named(run.as_ref())?;
-            let version = core.set_policy(now, &run, &wish, Purpose::Trial)?;
+            let version = core.set_policy(now, &run, &wish, Target::Nobody)?;
             OperatorResponse::Policy { run, version }
         }
         OperatorRequest::Margins { run } => {
@@ -113,17 +166,7 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
         }
         OperatorRequest::Audit { from } => {
             let lines = core.store().audit(from, AUDIT_LINES)?.into_iter();
-            OperatorResponse::Audit(
-                lines
-                    .map(|(number, entry)| AuditLine {
-                        number,
-                        at_ms: entry.at_ms,
-                        run: entry.run,
-                        node: entry.node,
-                        text: entry.text,
-                    })
-                    .collect(),
-            )
+            OperatorResponse::Audit(lines.map(audit_line).collect())
         }
         OperatorRequest::Snapshot { run } => {
             let run = core.run_named(run.as_ref())?;
@@ -131,6 +174,18 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
                 Some(names) => OperatorResponse::Snapshot(Box::new(names)),
                 None => OperatorResponse::Refused { why: format!("'{run}' has no snapshot yet") },
             }
+        }
+        OperatorRequest::Live { run } => {
+            let run = core.run_named(run.as_ref())?;
+            OperatorResponse::Live(core.machine.live(&run)?)
+        }
+        OperatorRequest::Snapshots { run } => {
+            let run = core.run_named(run.as_ref())?;
+            OperatorResponse::Snapshots(core.snapshots(&run)?)
+        }
+        OperatorRequest::SnapshotDiff { run, from, to } => {
+            let run = core.run_named(run.as_ref())?;
+            OperatorResponse::SnapshotDiff(Box::new(core.snapshot_diff(&run, from, to)?))
         }
         OperatorRequest::Token { .. }
         | OperatorRequest::Revoke { .. }
@@ -142,15 +197,12 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
     })
 }
 
-fn revoke(desk: &mut Desk, node: NodeId) -> Result<OperatorResponse, CoreError> {
-    let known = desk.core.store().nodes()?.into_iter().find(|(known, _)| *known == node);
-    let Some((_, mut record)) = known else {
-        return Ok(OperatorResponse::Refused { why: format!("there is no node {node}") });
-    };
-    record.revoked = true;
-    desk.core.store_mut().save_node(node, &record, desk.now.unix_ms)?;
-    desk.core.handle(desk.now, Input::Revoked { node });
-    Ok(OperatorResponse::Done)
+fn target(node: Option<NodeId>) -> Target {
+    node.map_or(Target::Fleet, Target::Node)
+}
+
+fn short(node: NodeId) -> String {
+    PeerId::from_bytes(*node.as_bytes()).short()
 }
 
 async fn put_blob(
@@ -172,12 +224,25 @@ async fn put_blob(
     Ok(shared.desk.ask(put).await?)
 }
 
-async fn token(shared: &Arc<Shared>, valid_s: u64, label: String) -> Result<OperatorResponse, StreamError> {
+async fn token(
+    shared: &Arc<Shared>,
+    valid_s: u64,
+    label: String,
+    approve: bool,
+) -> Result<OperatorResponse, StreamError> {
+    if !(1..=LONGEST_TOKEN_S).contains(&valid_s) {
+        let why = format!("a token valid for {valid_s} s, expected 1 to {LONGEST_TOKEN_S} (365 days)");
+        return Ok(OperatorResponse::Refused { why });
+    }
     let secret = Secret::random();
     let expires = SystemTime::now() + Duration::from_secs(valid_s);
     let unix = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let record =
-        TokenRecord { label, expires_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX), used_by: None };
+    let record = TokenRecord {
+        label,
+        expires_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        used_by: None,
+        approve,
+    };
     let digest = secret.digest();
     let added = shared
         .desk

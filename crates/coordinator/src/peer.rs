@@ -14,7 +14,7 @@ use exeunt_protocol::message::{
 use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::Digest;
 
-use crate::desk::{Handle, Stopped};
+use crate::desk::{Handle, Outbox, Stopped};
 use crate::service::Shared;
 
 /// Longest message of a node.
@@ -45,8 +45,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
             Opened::Renewal(request) => {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
-                    if let Err(error) = request.accept(&shared.authority, SystemTime::now()).await {
-                        tracing::warn!("certificate not renewed: {error}");
+                    let (node, role) =
+                        (NodeId::from_bytes(*request.peer().id.as_bytes()), request.peer().role);
+                    match request.accept(&shared.authority, SystemTime::now()).await {
+                        Ok(expires) if role == Role::Node => {
+                            shared.desk.tell(move |desk| desk.certified(node, expires));
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::warn!("certificate not renewed: {error}"),
                     }
                 });
             }
@@ -108,18 +114,24 @@ async fn control(
         connection.close(Reason::new(CloseCode::Incompatible, text));
         return Ok(());
     }
-    sender.send(&ToNode::Welcome { version: hello.newest.min(VERSION) }).await?;
-    let (number, mut desired) = desk.ask(move |desk| desk.connected(node, hello)).await?;
+    let version = hello.newest.min(VERSION);
+    sender.send(&ToNode::Welcome { version }).await?;
+    let expires = connection.peer().expires;
+    let (number, mut outbox) = desk.ask(move |desk| desk.connected(node, hello, expires)).await?;
+    let mut said = None;
     let result = async {
         loop {
             tokio::select! {
-                changed = desired.changed() => {
+                changed = outbox.changed() => {
                     if changed.is_err() {
                         connection.close(CloseCode::Superseded);
                         return Ok(());
                     }
-                    let wanted = desired.borrow_and_update().clone();
-                    sender.send(&ToNode::Desired(wanted)).await?;
+                    let Outbox { membership, desired } = outbox.borrow_and_update().clone();
+                    if version >= 2 && said.replace(membership) != Some(membership) {
+                        sender.send(&ToNode::Membership(membership)).await?;
+                    }
+                    sender.send(&ToNode::Desired(desired)).await?;
                 }
                 word = receiver.recv::<FromNode>(MAX_WORD) => match word? {
                     Some(word) => desk.tell(move |desk| desk.core.handle(desk.now, Input::Said { node, word })),

@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_exits::{NodeCurve, Part, Query, Times, TimingsShape};
-use exeunt_protocol::coordinator::{Now, Purpose, RunStatus, Standing};
+use exeunt_protocol::coordinator::{NodeStatus, Now, Purpose, RunStatus, Standing};
 use exeunt_protocol::operator::{
-    Coverage, LateAnswer, NodePoint, NodePolicy, NodeReport, NodeRow, NodeTimes, QueryTraffic, RunReport,
-    RunRow, SnapshotNames, Withheld,
+    AuditLine, ContributionState, Coverage, LateAnswer, NodeContribution, NodeDetail, NodePoint, NodePolicy,
+    NodeReport, NodeRow, NodeTimes, QueryTraffic, RunReport, RunRow, SnapshotNames, Withheld,
 };
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
-use exeunt_store::{NodeRecord, Seal};
+use exeunt_store::{AuditEntry, NodeRecord, Seal};
 
 use crate::core::{Core, CoreError};
+
+/// Lines of the audit log that are looked through for those about one node.
+const LOG_WINDOW: usize = 100_000;
 
 impl Core {
     /// Everything there is to see of a run.
@@ -21,10 +24,11 @@ impl Core {
     /// [`CoreError`].
     pub fn report(&self, now: Now, run: &RunId) -> Result<RunReport, CoreError> {
         let status = self.machine.run_status(now, run)?;
-        let seals = self.store.seals(run)?;
+        let seals = self.seals(run)?;
         let traffic = self.store.traffic(run)?;
         let asked = self.machine.queries(run);
         let shown = shown_policies(&status, &asked);
+        let late = self.late(run, &seals)?;
         let mut nodes = Vec::new();
         for (node, record) in self.nodes_by_name()? {
             let took_part =
@@ -43,6 +47,8 @@ impl Core {
                 curve: Vec::new(),
                 policies: Vec::new(),
                 times: None,
+                contribution: contribution(self.machine.contribution(run, node), node, &late),
+                policy: self.machine.policy_state(run, node),
                 traffic: traffic
                     .iter()
                     .filter(|(_, of, _)| *of == node)
@@ -53,11 +59,12 @@ impl Core {
                     })
                     .collect(),
             };
-            let described = seals.iter().zip(&asked).filter(|(_, query)| tells_of_nodes(query));
+            let described =
+                seals.iter().zip(&asked).enumerate().filter(|(_, (_, query))| tells_of_nodes(query));
             let curve = asked.iter().position(on_evaluation);
             let mut measured: (Option<NodeCurve>, Option<Times>) = (None, None);
-            for ((id, seal), query) in described {
-                if on_evaluation(query) && curve != Some(id.0 as usize) {
+            for (place, ((id, seal), query)) in described {
+                if on_evaluation(query) && curve != Some(place) {
                     continue;
                 }
                 if let Some(table) = self.counted(run, *id, seal, node)? {
@@ -69,7 +76,7 @@ impl Core {
                 let curve_ms = points.map(|point| times.mean_ms(&point.policy, &point.exit_share)).collect();
                 report.times = Some(NodeTimes { times, curve_ms });
             }
-            for (policy, query) in &shown {
+            for (policy, _, query) in shown.iter().filter(|(_, of, _)| of.is_none_or(|of| of == node)) {
                 let Some((id, seal)) = seals.get(*query) else { continue };
                 let table = self.counted(run, *id, seal, node)?;
                 let point = table.zip(self.entries.get(run)).and_then(|(table, entry)| {
@@ -85,8 +92,16 @@ impl Core {
             }
             nodes.push(report);
         }
-        let late = self.late(run, &seals)?;
-        Ok(RunReport { status, digest: digest(&seals, &asked), nodes, late })
+        let named = self.named_policies(run)?;
+        Ok(RunReport { status, digest: digest(&seals, &asked), nodes, late, named })
+    }
+
+    /// The seals of a run that count: those since the last contribution was removed.
+    fn seals(&self, run: &RunId) -> Result<Vec<(QueryId, Seal)>, CoreError> {
+        let first = self.machine.first_query(run);
+        let mut seals = self.store.seals(run)?;
+        seals.retain(|(query, _)| *query >= first);
+        Ok(seals)
     }
 
     /// Answers that are stored and were not counted, because their query had closed.
@@ -94,7 +109,7 @@ impl Core {
         let names: BTreeMap<NodeId, String> =
             self.store.nodes()?.into_iter().map(|(node, record)| (node, record.name)).collect();
         let mut late = Vec::new();
-        for (query, seal) in seals.iter().filter(|(_, seal)| seal.merged.is_some()) {
+        for (query, seal) in seals.iter().filter(|(_, seal)| seal.merged.is_some() && seal.reused.is_none()) {
             let counted: BTreeSet<NodeId> = seal.cohort.iter().map(|(node, ..)| *node).collect();
             let stored = self.store.contributions(run, *query)?;
             late.extend(stored.into_iter().filter(|(node, _)| !counted.contains(node)).map(
@@ -126,10 +141,11 @@ impl Core {
         seal: &Seal,
         node: NodeId,
     ) -> Result<Option<Table>, CoreError> {
-        if !seal.cohort.iter().any(|(member, ..)| *member == node) {
+        let Some((.., digest)) = seal.cohort.iter().find(|(member, ..)| *member == node) else {
             return Ok(None);
-        }
-        let Some(bytes) = self.store.contribution(run, query, node)? else { return Ok(None) };
+        };
+        let origin = seal.reused.unwrap_or(query);
+        let Some(bytes) = self.store.contribution(run, origin, node, *digest)? else { return Ok(None) };
         let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
         // It was decoded before it was stored; a failure here is a damaged disk, which merging reports.
         Ok(packed::decode(&bytes, cells).ok().map(Table::from_cells))
@@ -183,7 +199,7 @@ impl Core {
     /// [`CoreError`].
     pub fn coverage(&self, run: &RunId) -> Result<Option<Coverage>, CoreError> {
         let asked = self.machine.queries(run);
-        let seals = self.store.seals(run)?;
+        let seals = self.seals(run)?;
         let moments = seals.iter().zip(&asked).rev().find_map(|((id, seal), query)| match query {
             Query::Moments { second, .. } if seal.merged.is_some() => Some((id, seal, second)),
             _ => None,
@@ -211,22 +227,51 @@ impl Core {
     pub fn node_rows(&self, short: impl Fn(NodeId) -> String) -> Result<Vec<NodeRow>, CoreError> {
         let live = self.machine.node_statuses();
         let rows = self.nodes_by_name()?.into_iter().map(|(node, record)| {
-            let known = live.iter().find(|status| status.node == node).cloned();
+            let known =
+                live.binary_search_by_key(&node, |status| status.node).ok().map(|at| live[at].clone());
+            let total = self.totals.get(&node).copied().unwrap_or_default();
             NodeRow {
                 short: short(node),
-                status: known.unwrap_or(exeunt_protocol::coordinator::NodeStatus {
+                status: known.unwrap_or(NodeStatus {
                     node,
                     name: record.name.clone(),
                     connected: false,
                     last_seen_ms: None,
                     software: None,
                     engine: None,
+                    membership: record.membership,
+                    using: None,
+                    certificate_expires_ms: None,
                 }),
                 revoked: record.revoked,
                 enrolled_ms: record.enrolled_ms,
+                bytes_up: total.up,
+                bytes_down: total.down,
             }
         });
         Ok(rows.collect())
+    }
+
+    /// One node, with what it gave to a run and what was noted of it. `None` when there is no such node.
+    ///
+    /// # Errors
+    /// [`CoreError`].
+    pub fn node_detail(
+        &self,
+        now: Now,
+        node: NodeId,
+        run: Option<&RunId>,
+        short: impl Fn(NodeId) -> String,
+    ) -> Result<Option<NodeDetail>, CoreError> {
+        let row = self.node_rows(short)?.into_iter().find(|row| row.status.node == node);
+        let Some(row) = row else { return Ok(None) };
+        let (mut report, mut live) = (None, None);
+        if let Some(run) = run {
+            report = self.report(now, run)?.nodes.into_iter().find(|report| report.node == node);
+            live = self.machine.live(run)?.into_iter().find(|live| live.node == node);
+        }
+        let log = self.store.audit_of(node, NodeDetail::LINES, LOG_WINDOW)?;
+        Ok(Some(NodeDetail { row, report, live, log: log.into_iter().map(audit_line).collect() }))
     }
 
     /// The runs, oldest first.
@@ -263,7 +308,7 @@ impl Core {
     pub fn snapshot(&self, now: Now, run: &RunId) -> Result<Option<SnapshotNames>, CoreError> {
         let status = self.machine.run_status(now, run)?;
         let (Some(heads), Some(entry)) = (status.snapshot, self.entries.get(run)) else { return Ok(None) };
-        let seals = self.store.seals(run)?;
+        let seals = self.seals(run)?;
         let asked = self.machine.queries(run);
         let mut counts = Vec::new();
         for ((_, seal), query) in seals.iter().zip(&asked) {
@@ -288,6 +333,11 @@ impl Core {
             digest: digest(&seals, &asked),
         }))
     }
+}
+
+/// A line of the audit log, as it is shown.
+pub(crate) fn audit_line((number, entry): (u64, AuditEntry)) -> AuditLine {
+    AuditLine { number, at_ms: entry.at_ms, run: entry.run, node: entry.node, text: entry.text }
 }
 
 /// What a node's table of moments lacks, in words.
@@ -327,18 +377,37 @@ fn tells_of_nodes(query: &Query) -> bool {
     matches!(query, Query::Census | Query::Moments { .. } | Query::Timings { .. }) || on_evaluation(query)
 }
 
-/// The policy in force and the one tried last, if they are measured, with the place of the query that measured each.
+/// The policies in force and the one tried last, if they are measured: the version, the node that has it for itself
+/// alone, and the place of the query that measured it.
 ///
 /// After the query that reads the curve, every query but that for times measures one policy, in the order in which they
 /// were recorded.
-fn shown_policies(status: &RunStatus, asked: &[Query]) -> Vec<(PolicyVersion, usize)> {
+fn shown_policies(status: &RunStatus, asked: &[Query]) -> Vec<(PolicyVersion, Option<NodeId>, usize)> {
     let Some(curve) = asked.iter().position(on_evaluation) else { return Vec::new() };
-    let of = |purpose: Purpose| {
-        let place = status.policies.iter().rposition(|policy| policy.purpose == purpose)?;
-        let measuring = asked.iter().enumerate().skip(curve + 1).filter(|(_, query)| query.is_reproducible());
-        Some((status.policies[place].version, measuring.map(|(query, _)| query).nth(place)?))
-    };
-    [of(Purpose::Force), of(Purpose::Trial)].into_iter().flatten().collect()
+    let measuring = asked.iter().enumerate().skip(curve + 1).filter(|(_, query)| query.is_reproducible());
+    let policies = status.policies.iter().filter(|policy| !policy.superseded);
+    // The last of each kind: the fleet's, one node's own, a draft.
+    let mut last: BTreeMap<(bool, Option<NodeId>), (PolicyVersion, usize)> = BTreeMap::new();
+    for (policy, (place, _)) in policies.zip(measuring).filter(|(policy, _)| !policy.cleared) {
+        last.insert((policy.purpose == Purpose::Trial, policy.node), (policy.version, place));
+    }
+    last.into_iter().map(|((_, node), (version, place))| (version, node, place)).collect()
+}
+
+/// What became of an answer, with what only the store knows: that it came late.
+fn contribution(
+    known: Option<NodeContribution>,
+    node: NodeId,
+    late: &[LateAnswer],
+) -> Option<NodeContribution> {
+    let known = known?;
+    let came_late = late.iter().any(|late| late.node == node && late.query == known.query);
+    Some(match known.state {
+        ContributionState::Missing if came_late => {
+            NodeContribution { state: ContributionState::Late, ..known }
+        }
+        _ => known,
+    })
 }
 
 /// The first of these reads the fleet's curve; later ones measure single policies.

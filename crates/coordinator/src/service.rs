@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use exeunt_link::{Address, Authority, CloseCode, Incoming, JoinRequest, Limits, Rejection, Server};
 use exeunt_protocol::NodeId;
-use exeunt_protocol::coordinator::Input;
 use exeunt_store::{RedbStore, StoreError, TokenOutcome};
 
 use crate::core::{Core, CoreError};
@@ -21,6 +20,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// Addresses that join tokens carry; this machine's, if none are given.
     pub advertise: Vec<Address>,
+    /// Whether nodes that join have to be approved, unless their token says otherwise.
+    pub approve: bool,
 }
 
 /// Why the coordinator cannot serve, or has ended.
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) authority: Authority,
     pub(crate) server: Server,
     pub(crate) whereabouts: Whereabouts,
+    pub(crate) approve: bool,
 }
 
 /// A coordinator that listens.
@@ -83,7 +85,8 @@ impl Service {
         let whereabouts = whereabouts(server.local_addr(), &options.advertise);
         home.save_whereabouts(&whereabouts)?;
         let desk = Handle::start(core, clock).map_err(ServiceError::Thread)?;
-        Ok(Self { shared: Arc::new(Shared { desk, authority, server, whereabouts }) })
+        let approve = options.approve;
+        Ok(Self { shared: Arc::new(Shared { desk, authority, server, whereabouts, approve }) })
     }
 
     /// The address that is listened on.
@@ -133,25 +136,18 @@ async fn join(shared: Arc<Shared>, request: JoinRequest) {
     let (secret, name) = (request.secret().digest(), request.name().to_owned());
     let spent = {
         let name = name.clone();
-        shared
-            .desk
-            .ask(move |desk| {
-                let outcome = desk.core.store_mut().use_token(secret, node, &name, desk.now.unix_ms);
-                if matches!(outcome, Ok(TokenOutcome::Enrolled)) {
-                    desk.core.handle(desk.now, Input::Enrolled { node, name });
-                }
-                outcome
-            })
-            .await
+        shared.desk.ask(move |desk| desk.core.enrol(desk.now, secret, node, &name)).await
     };
     let result = match spent {
         Ok(Ok(TokenOutcome::Enrolled | TokenOutcome::EnrolledBefore)) => {
+            // It may have been shut out before this token was made for it.
+            shared.server.reinstate(request.peer_id());
             tracing::info!("'{name}' joined as {}", request.peer_id().short());
             request.accept(&shared.authority, &name, SystemTime::now()).await.map(|_| ())
         }
         Ok(Ok(TokenOutcome::Unknown)) => request.reject(Rejection::TokenUnknown).await,
         Ok(Ok(TokenOutcome::Expired)) => request.reject(Rejection::TokenExpired).await,
-        Ok(Ok(TokenOutcome::Used)) => request.reject(Rejection::TokenUsed).await,
+        Ok(Ok(TokenOutcome::Used | TokenOutcome::Revoked)) => request.reject(Rejection::TokenUsed).await,
         Ok(Err(error)) => {
             tracing::error!("{error}");
             request.reject(Rejection::Unavailable("its store cannot be written".to_owned())).await

@@ -7,7 +7,7 @@ use std::time::Duration;
 use exeunt_exits::{Heads, Measured, OutcomesBuilder, Part, Query, RunContext};
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{Input, Now, Standing, Ticket};
-use exeunt_protocol::message::{Ack, BlobRef, Contribution, Hello};
+use exeunt_protocol::message::{Ack, BlobRef, Contribution, Hello, Membership};
 use exeunt_protocol::spec::RunFile;
 use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
 use exeunt_stats::{Floors, MomentsAccumulator, RangeCounter, SpreadAccumulator, Table, packed};
@@ -219,7 +219,8 @@ impl Fleet {
 
 fn enrol(core: &mut Core, now: Now, node: NodeId) {
     let name = format!("node-{}", node.as_bytes()[0]);
-    let record = NodeRecord { name: name.clone(), enrolled_ms: 1, revoked: false };
+    let record =
+        NodeRecord { name: name.clone(), enrolled_ms: 1, revoked: false, membership: Membership::Active };
     core.store_mut().save_node(node, &record, now.unix_ms).unwrap();
     core.handle(now, Input::Enrolled { node, name: name.clone() });
     let hello = Hello { oldest: 1, newest: 1, name, software: "test".to_owned(), engine: "none".to_owned() };

@@ -43,6 +43,9 @@ fn measured(world: &mut World, purpose: Purpose, policy: &exeunt_exits::Policy) 
     report.status.policies.push(PolicyStatus {
         version,
         purpose,
+        node: None,
+        cleared: false,
+        superseded: false,
         set_at_ms: world.now_ms,
         asked: "thresholds".to_owned(),
         policy: policy.clone(),

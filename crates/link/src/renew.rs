@@ -9,7 +9,7 @@ use rcgen::SubjectPublicKeyInfo;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::certificate::{CertificateError, Peer};
+use crate::certificate::{self, CertificateError, Peer};
 use crate::close::Closed;
 use crate::connection::Connection;
 use crate::greeting::Tag;
@@ -81,16 +81,18 @@ impl RenewalRequest {
         self.connection.peer()
     }
 
-    /// Issues and sends a certificate with the same key, role and name.
+    /// Issues and sends a certificate with the same key, role and name. Returns when it expires.
     ///
     /// # Errors
     /// When it cannot be made, or did not reach the member.
-    pub async fn accept(mut self, authority: &Authority, now: SystemTime) -> Result<(), AnswerError> {
+    pub async fn accept(mut self, authority: &Authority, now: SystemTime) -> Result<SystemTime, AnswerError> {
         let key = SubjectPublicKeyInfo::from_der(self.connection.public_key())
             .map_err(|error| CertificateError::Making(error.to_string()))?;
         let peer = self.connection.peer();
         let certificate = authority.sign(&key, peer.role, &peer.name, now)?;
-        self.answer(&Answer::Certificate(certificate)).await
+        let expires = certificate::read(&certificate)?.peer.expires;
+        self.answer(&Answer::Certificate(certificate)).await?;
+        Ok(expires)
     }
 
     /// Says no, and why.

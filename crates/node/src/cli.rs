@@ -339,6 +339,7 @@ fn status(home: &Home, json: bool) -> anyhow::Result<ExitCode> {
             println!("short id     {}", report.short);
             let state = if report.connected { "connected" } else { "not connected" };
             println!("state        running (process {}), {state}", report.pid.unwrap_or_default());
+            println!("membership   {}", crate::service::told(report.membership));
             for (run, activity) in &report.runs {
                 println!("run          {run}: {}", describe(activity));
             }

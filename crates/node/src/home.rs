@@ -16,7 +16,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use exeunt_protocol::message::{Activity, DesiredPolicy, DesiredRun};
+use exeunt_protocol::message::{Activity, DesiredPolicy, DesiredRun, Membership};
 use exeunt_protocol::{DatasetVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use serde::de::DeserializeOwned;
@@ -128,6 +128,12 @@ pub struct NodeReport {
     pub connected: bool,
     /// Where the coordinator is.
     pub coordinator: Vec<String>,
+    /// Whether the coordinator lets it take part, as it last said.
+    #[serde(default)]
+    pub membership: Membership,
+    /// Version of the messages that the coordinator speaks with it; none before the first connection.
+    #[serde(default)]
+    pub version: Option<u16>,
     /// What it does for each run.
     pub runs: BTreeMap<RunId, Activity>,
     /// The policy in force.

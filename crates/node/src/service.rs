@@ -12,10 +12,10 @@ use exeunt_link::{
     Sender,
 };
 use exeunt_protocol::message::{
-    Activity, Contribution, FromNode, Hello, OLDEST_VERSION, Request, ToNode, VERSION,
+    Activity, Contribution, FromNode, Hello, Membership, OLDEST_VERSION, Request, ToNode, VERSION,
 };
 use exeunt_protocol::node::{Input, Node, Output};
-use exeunt_protocol::{QueryId, RunId};
+use exeunt_protocol::{PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -112,6 +112,7 @@ pub async fn run(home: Home, stop: impl Future<Output = ()>) -> Result<(), Servi
         watches: BTreeMap::new(),
         answers: BTreeMap::new(),
         transfers: JoinSet::new(),
+        words: Vec::new(),
         written: None,
     };
     let result = tokio::select! {
@@ -138,6 +139,8 @@ struct Service {
     answers: BTreeMap<(RunId, QueryId), Arc<[u8]>>,
     /// Fetches and deliveries over the connection there is; they end with it.
     transfers: JoinSet<()>,
+    /// What is to be said beside what the machine says, to a coordinator that understands it.
+    words: Vec<FromNode>,
     report: NodeReport,
     written: Option<NodeReport>,
 }
@@ -266,7 +269,19 @@ impl Service {
                 tracing::info!("connected, message version {version}");
                 self.report.connected = true;
                 self.report.problem = None;
+                self.words.clear();
+                if version >= 2 {
+                    self.words.extend(self.report.policy.as_ref().map(using));
+                }
+                self.report.version = Some(version);
                 Input::Connected
+            }
+            Event::Word(ToNode::Membership(membership)) => {
+                if self.report.membership != membership {
+                    tracing::info!("this node {}", told(membership));
+                    self.report.membership = membership;
+                }
+                return;
             }
             Event::Word(ToNode::Desired(desired)) => {
                 let runs: Vec<&RunId> = desired.runs.iter().map(|run| &run.run).collect();
@@ -311,6 +326,9 @@ impl Service {
     }
 
     async fn perform(&mut self, connection: &Connection, control: &mut Sender) -> Result<(), SendError> {
+        for word in std::mem::take(&mut self.words) {
+            control.send(&word).await?;
+        }
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::Say(word) => {
@@ -350,8 +368,10 @@ impl Service {
                 Output::UsePolicy { run, policy } => {
                     let policy = PolicyInForce::new(&run, &policy);
                     tracing::info!("policy {} of {} is in force", policy.version, policy.run);
-                    if let Err(error) = self.home.save_policy(&policy) {
-                        tracing::error!("{error}");
+                    match self.home.save_policy(&policy) {
+                        Ok(()) if self.report.version >= Some(2) => control.send(&using(&policy)).await?,
+                        Ok(()) => {}
+                        Err(error) => tracing::error!("{error}"),
                     }
                     self.report.policy = Some(policy);
                 }
@@ -439,6 +459,20 @@ async fn read_words(mut receiver: Receiver, events: mpsc::Sender<Event>) {
     }
 }
 
+/// Says which policy inference goes by.
+fn using(policy: &PolicyInForce) -> FromNode {
+    FromNode::Using { run: policy.run.clone(), policy: PolicyVersion(policy.version) }
+}
+
+/// What a membership means, for whoever runs the node.
+pub(crate) fn told(membership: Membership) -> &'static str {
+    match membership {
+        Membership::Active => "takes part",
+        Membership::Pending => "waits to be approved at the coordinator",
+        Membership::Quarantined => "is quarantined: it keeps its policy and is asked nothing",
+    }
+}
+
 fn first_report(settings: &NodeSettings, identity: &Identity, policy: Option<PolicyInForce>) -> NodeReport {
     let id = exeunt_protocol::NodeId::from_bytes(*identity.id().as_bytes());
     NodeReport {
@@ -448,6 +482,8 @@ fn first_report(settings: &NodeSettings, identity: &Identity, policy: Option<Pol
         pid: Some(std::process::id()),
         connected: false,
         coordinator: settings.coordinator.clone(),
+        membership: Membership::default(),
+        version: None,
         runs: BTreeMap::<RunId, Activity>::new(),
         policy,
         problem: None,

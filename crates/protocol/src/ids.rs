@@ -89,8 +89,8 @@ impl FromStr for NodeId {
     }
 }
 
-/// A run: its name in the run file and a number, such as `digits-1`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A run: its name in the run file and a number, such as `digits-1`. In order, `digits-9` comes before `digits-10`.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunId(String);
 
@@ -106,6 +106,26 @@ impl RunId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name, and the number behind it as far as there is one: its length without leading zeros, and its digits.
+    fn parts(&self) -> (&str, usize, &str) {
+        let name = self.0.trim_end_matches(|c: char| c.is_ascii_digit());
+        let number = self.0[name.len()..].trim_start_matches('0');
+        (name, number.len(), number)
+    }
+}
+
+impl Ord for RunId {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        // Ids that differ in leading zeros alone are still two.
+        self.parts().cmp(&other.parts()).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for RunId {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -177,6 +197,15 @@ pub struct PolicyVersion(pub u32);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_are_in_the_order_of_their_numbers() {
+        let mut runs: Vec<RunId> =
+            ["b-1", "a-10", "a-9", "a", "a-09", "a-100"].iter().map(|id| id.parse().unwrap()).collect();
+        runs.sort();
+        let order: Vec<&str> = runs.iter().map(RunId::as_str).collect();
+        assert_eq!(order, ["a", "a-09", "a-9", "a-10", "a-100", "b-1"]);
+    }
 
     #[test]
     fn ids_round_trip_and_reject_what_they_are_not() {

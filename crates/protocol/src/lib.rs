@@ -2,6 +2,7 @@
 //!
 //! * [`spec`] and [`run_file`]: what a run is, as written by a person and as nodes receive it.
 //! * [`message`]: everything that travels.
+//! * [`live`]: counters of what inference does, beside everything else.
 //! * [`coordinator`] and [`node`]: two state machines, handed every event and the time; they own no socket, file,
 //!   clock or randomness, so a whole federation can run in one thread on a virtual clock.
 //!
@@ -10,6 +11,7 @@
 
 pub mod coordinator;
 mod ids;
+pub mod live;
 pub mod message;
 pub mod node;
 pub mod operator;

@@ -8,9 +8,13 @@ use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DatasetVersion, PolicyVersion, QueryId, RunId};
+use crate::live::LiveCounts;
 
 /// Newest version of the messages that this build speaks.
-pub const VERSION: u16 = 1;
+///
+/// 2 added [`FromNode::Using`], [`FromNode::Live`], [`ToNode::Membership`] and [`Rejection::NotTakingPart`]; they are
+/// not said to a peer that speaks 1.
+pub const VERSION: u16 = 2;
 /// Oldest version it still speaks.
 pub const OLDEST_VERSION: u16 = 1;
 
@@ -66,6 +70,39 @@ pub enum FromNode {
         /// Why.
         refusal: Refusal,
     },
+    /// It infers with this policy from now on; everything that belongs to it is in its folder.
+    Using {
+        /// The run the policy belongs to.
+        run: RunId,
+        /// Its version.
+        policy: PolicyVersion,
+    },
+    /// What inference has done so far; the latest word about a policy replaces earlier ones.
+    Live(Box<LiveCounts>),
+}
+
+/// Whether a node takes part, as the coordinator's operator decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Membership {
+    /// It takes part.
+    #[default]
+    Active,
+    /// It has joined, and takes part in nothing until it is approved.
+    Pending,
+    /// It is connected and keeps its policy, but is asked nothing and counted in nothing new.
+    Quarantined,
+}
+
+impl Membership {
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pending => "waits for approval",
+            Self::Quarantined => "quarantined",
+        }
+    }
 }
 
 /// What a node is doing for a run.
@@ -155,6 +192,8 @@ pub enum ToNode {
     },
     /// Everything that is wanted of the node, replacing what was said before.
     Desired(Desired),
+    /// Whether the node takes part; said first after the welcome, and whenever it changes.
+    Membership(Membership),
 }
 
 /// Everything that is wanted of a node. It compares this with what it has, and acts.
@@ -308,4 +347,10 @@ pub enum Rejection {
     /// The node's certificate was revoked.
     #[error("revoked")]
     Revoked,
+    /// The node does not take part in this run.
+    #[error("not_taking_part: {why}")]
+    NotTakingPart {
+        /// Why: it waits for approval, is quarantined, or its contribution was removed.
+        why: String,
+    },
 }

@@ -102,7 +102,8 @@ impl LocalFederation {
     pub async fn start(root: &Path) -> Result<Self, LocalError> {
         let home = CoordinatorHome::new(root.join("coordinator"));
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let service = Service::start(&home, &ServeOptions { listen, advertise: Vec::new() }).await?;
+        let service =
+            Service::start(&home, &ServeOptions { listen, advertise: Vec::new(), approve: false }).await?;
         let address = service.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(service.run(async {
@@ -132,7 +133,7 @@ impl LocalFederation {
         let mut places = Vec::new();
         for number in 0..plan.nodes {
             let name = format!("node-{number}");
-            let request = OperatorRequest::Token { valid_s: TOKEN_S, label: name.clone() };
+            let request = OperatorRequest::Token { valid_s: TOKEN_S, label: name.clone(), approve: None };
             let OperatorResponse::Token { token, .. } = self.operator.ask(&request).await? else {
                 return Err(LocalError::Unexpected);
             };

@@ -11,7 +11,8 @@ use exeunt_network::{Network, Tract};
 use exeunt_node::{Margins, Model, Session, Watch, Workplace, open_parts};
 use exeunt_protocol::coordinator::{Input as CoordinatorInput, Now, Standing, Ticket};
 use exeunt_protocol::message::{
-    BlobRef, Contribution, DesiredQuery, DesiredRun, Hello, OLDEST_VERSION, Refusal, Request, VERSION,
+    BlobRef, Contribution, DesiredQuery, DesiredRun, Hello, Membership, OLDEST_VERSION, Refusal, Request,
+    VERSION,
 };
 use exeunt_protocol::node::{Input, Node, Output};
 use exeunt_protocol::{NodeId, QueryId, RunId};
@@ -71,7 +72,12 @@ pub fn in_memory(plan: &Plan, progress: &mut dyn FnMut(&str, u64, u64)) -> Resul
     for (i, (node, _)) in devices.iter().enumerate() {
         let name = format!("node-{i}");
         core.handle(now, CoordinatorInput::Enrolled { node: *node, name: name.clone() });
-        let record = exeunt_store::NodeRecord { name: name.clone(), enrolled_ms: 0, revoked: false };
+        let record = exeunt_store::NodeRecord {
+            name: name.clone(),
+            enrolled_ms: 0,
+            revoked: false,
+            membership: Membership::Active,
+        };
         core.store_mut().save_node(*node, &record, 0).map_err(exeunt_coordinator::CoreError::from)?;
         let hello = Hello {
             oldest: OLDEST_VERSION,

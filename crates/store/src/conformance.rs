@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed check is a panic here")]
 
-use exeunt_protocol::message::BlobRef;
+use exeunt_protocol::message::{BlobRef, Membership};
 use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 
@@ -49,7 +49,11 @@ fn contributions_are_put_once_and_replaced_by_newer_data(store: &mut dyn Store) 
     assert_eq!(put(store, 1, 1, 1, b"b"), PutOutcome::Conflict { expected: Digest::of(b"a") });
     assert_eq!(put(store, 1, 1, 3, b"c"), PutOutcome::Replaced { previous: DatasetVersion(1) });
     assert_eq!(put(store, 1, 1, 2, b"d"), PutOutcome::Stale { current: DatasetVersion(3) });
-    assert_eq!(store.contribution(&run(), QueryId(1), node(1)).unwrap(), Some(b"c".to_vec()));
+    let table = |store: &dyn Store, query: u32, bytes: &[u8]| {
+        store.contribution(&run(), QueryId(query), node(1), Digest::of(bytes)).unwrap()
+    };
+    assert_eq!(table(store, 1, b"c"), Some(b"c".to_vec()));
+    assert_eq!(table(store, 1, b"a"), None);
 
     // Neighbouring keys are other contributions.
     assert_eq!(put(store, 1, 2, 1, b"e"), PutOutcome::Stored);
@@ -59,7 +63,16 @@ fn contributions_are_put_once_and_replaced_by_newer_data(store: &mut dyn Store) 
     assert_eq!(who, [node(1), node(2)]);
     let other: RunId = "run-10".parse().unwrap();
     assert_eq!(store.contributions(&other, QueryId(1)).unwrap(), []);
-    assert_eq!(store.contribution(&other, QueryId(1), node(1)).unwrap(), None);
+    assert_eq!(store.contribution(&other, QueryId(1), node(1), Digest::of(b"c")).unwrap(), None);
+
+    // What was counted stays, however often it is replaced.
+    store.put_seal(&run(), QueryId(2), &seal(vec![(node(1), DatasetVersion(1), Digest::of(b"f"))])).unwrap();
+    assert_eq!(put(store, 2, 1, 2, b"g"), PutOutcome::Replaced { previous: DatasetVersion(1) });
+    assert_eq!(put(store, 2, 1, 3, b"h"), PutOutcome::Replaced { previous: DatasetVersion(2) });
+    assert_eq!(
+        [&b"f"[..], b"g", b"h"].map(|bytes| table(store, 2, bytes)),
+        [Some(b"f".to_vec()), None, Some(b"h".to_vec())]
+    );
 
     // Several in one call see each other.
     let run = run();
@@ -78,7 +91,7 @@ fn contributions_are_put_once_and_replaced_by_newer_data(store: &mut dyn Store) 
 
 fn tokens_are_spent_once(store: &mut dyn Store) {
     let secret = Digest::of(b"secret");
-    let token = TokenRecord { label: "lab".to_owned(), expires_ms: 100, used_by: None };
+    let token = TokenRecord { label: "lab".to_owned(), expires_ms: 100, used_by: None, approve: false };
     assert_eq!(store.use_token(secret, node(1), "a", 5).unwrap(), TokenOutcome::Unknown);
     store.add_token(secret, &token, 1).unwrap();
     assert_eq!(store.use_token(secret, node(1), "a", 5).unwrap(), TokenOutcome::Enrolled);
@@ -87,19 +100,49 @@ fn tokens_are_spent_once(store: &mut dyn Store) {
     let old = Digest::of(b"old");
     store.add_token(old, &token, 1).unwrap();
     assert_eq!(store.use_token(old, node(2), "b", 100).unwrap(), TokenOutcome::Expired);
-    let enrolled = NodeRecord { name: "a".to_owned(), enrolled_ms: 5, revoked: false };
-    assert_eq!(store.nodes().unwrap(), [(node(1), enrolled)]);
+    let mut enrolled =
+        NodeRecord { name: "a".to_owned(), enrolled_ms: 5, revoked: false, membership: Membership::Active };
+    assert_eq!(store.nodes().unwrap(), [(node(1), enrolled.clone())]);
+
+    // Who was shut out does not come back with the old token, but with a new one.
+    enrolled.revoked = true;
+    store.save_node(node(1), &enrolled, 8).unwrap();
+    assert_eq!(store.use_token(secret, node(1), "a", 9).unwrap(), TokenOutcome::Revoked);
+    let fresh = Digest::of(b"fresh");
+    store.add_token(fresh, &TokenRecord { approve: true, ..token.clone() }, 9).unwrap();
+    assert_eq!(store.use_token(fresh, node(1), "again", 10).unwrap(), TokenOutcome::Enrolled);
+    let pending = NodeRecord {
+        name: "again".to_owned(),
+        enrolled_ms: 10,
+        revoked: false,
+        membership: Membership::Pending,
+    };
+    assert_eq!(store.nodes().unwrap(), [(node(1), pending.clone())]);
+
+    // A quarantine and a name that was given outlast a new token.
+    let kept = NodeRecord { name: "given".to_owned(), membership: Membership::Quarantined, ..pending };
+    store.save_node(node(1), &kept, 11).unwrap();
+    let third = Digest::of(b"third");
+    store.add_token(third, &token, 11).unwrap();
+    assert_eq!(store.use_token(third, node(1), "own", 12).unwrap(), TokenOutcome::Enrolled);
+    assert_eq!(store.nodes().unwrap(), [(node(1), NodeRecord { enrolled_ms: 12, ..kept })]);
 }
 
-fn seals_never_change(store: &mut dyn Store) {
-    let seal = Seal {
-        cohort: vec![(node(1), DatasetVersion(1), Digest::of(b"a"))],
+fn seal(cohort: Vec<(NodeId, DatasetVersion, Digest)>) -> Seal {
+    Seal {
+        cohort,
         declined: vec![(node(2), "below_min_count".to_owned())],
         merged: Some(vec![1, 2, 3]),
         cells: 3,
         digest: Some(Digest::of(b"sum")),
         sealed_ms: 9,
-    };
+        asked: Some(Digest::of(b"body")),
+        reused: None,
+    }
+}
+
+fn seals_never_change(store: &mut dyn Store) {
+    let seal = seal(vec![(node(1), DatasetVersion(1), Digest::of(b"a"))]);
     store.put_seal(&run(), QueryId(10), &seal).unwrap();
     store.put_seal(&run(), QueryId(10), &seal).unwrap();
     let other = Seal { merged: None, ..seal.clone() };
@@ -128,6 +171,16 @@ fn records_are_kept_in_order(store: &mut dyn Store) {
     let versions: Vec<u32> = store.policies(&run()).unwrap().iter().map(|(version, _)| version.0).collect();
     assert_eq!(versions, [1, 2, 10]);
 
+    let other: RunId = "run-10".parse().unwrap();
+    for (run, name) in [(&run(), "shy"), (&run(), "bold"), (&other, "away")] {
+        store.name_policy(run, name, Some(name.as_bytes()), 4).unwrap();
+    }
+    store.name_policy(&run(), "bold", Some(b"bolder"), 5).unwrap();
+    store.name_policy(&other, "away", None, 6).unwrap();
+    let named = [("bold".to_owned(), b"bolder".to_vec()), ("shy".to_owned(), b"shy".to_vec())];
+    assert_eq!(store.named_policies(&run()).unwrap(), named);
+    assert_eq!(store.named_policies(&other).unwrap(), []);
+
     let key = (run(), QueryId(1), node(1));
     store
         .add_traffic(&[(key.clone(), Traffic { up: 1, down: 2 }), (key, Traffic { up: 10, down: 20 })])
@@ -138,4 +191,10 @@ fn records_are_kept_in_order(store: &mut dyn Store) {
     let line = |text: &str| AuditEntry { at_ms: 1, run: Some(run()), node: None, text: text.to_owned() };
     store.append_audit(&[line("one"), line("two")]).unwrap();
     assert_eq!(store.audit(before + 1, 10).unwrap(), [(before + 1, line("two"))]);
+    let of = |text: &str| AuditEntry { node: Some(node(9)), ..line(text) };
+    store.append_audit(&[of("three"), line("four"), of("five"), of("six")]).unwrap();
+    let last = [(before + 4, of("five")), (before + 5, of("six"))];
+    assert_eq!(store.audit_of(node(9), 2, 100).unwrap(), last);
+    assert_eq!(store.audit_of(node(9), 9, 2).unwrap(), last);
+    assert_eq!(store.audit_of(node(8), 9, 100).unwrap(), []);
 }

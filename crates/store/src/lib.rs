@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is what the coordinator needs, in terms that an object store can offer too: small records, content named
 //! by its hash, contributions that are put once and replaced only by a higher dataset version, and seals that never
-//! change. [`RedbStore`] is the embedded implementation: every call that changes something is one durable transaction
+//! change, with the tables they count. [`RedbStore`] is the embedded implementation: every call that changes something is one durable transaction
 //! (two-phase commit, synced to disk) together with its line in the audit log.
 //!
 //! Deliberately not here: what a table means, when a query closes, any clock. Time is passed in as milliseconds since
@@ -14,6 +14,7 @@ mod error;
 mod examine;
 #[cfg(any(test, feature = "conformance"))]
 pub mod failing;
+mod migrate;
 mod records;
 mod redb_store;
 mod tables;
@@ -30,7 +31,7 @@ use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 
 /// Version of the store's format that this build writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Durable state of one federation. Every method that changes something returns after the change is on disk.
 ///
@@ -85,8 +86,14 @@ pub trait Store: Send + std::fmt::Debug {
         query: QueryId,
     ) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError>;
 
-    /// A contribution's packed table.
-    fn contribution(&self, run: &RunId, query: QueryId, node: NodeId) -> Result<Option<Vec<u8>>, StoreError>;
+    /// A contribution's packed table, by its digest: the node's newest, or an older one that was counted in a seal.
+    fn contribution(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        node: NodeId,
+        table: Digest,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Closes a query for good. The same seal again changes nothing; another one is an error.
     fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError>;
@@ -106,6 +113,19 @@ pub trait Store: Send + std::fmt::Debug {
     /// Every policy of a run, in the order of the versions.
     fn policies(&self, run: &RunId) -> Result<Vec<(PolicyVersion, Vec<u8>)>, StoreError>;
 
+    /// Keeps a policy, encoded by the caller, under a name in place of what had that name; without a policy, forgets the
+    /// name.
+    fn name_policy(
+        &mut self,
+        run: &RunId,
+        name: &str,
+        policy: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Result<(), StoreError>;
+
+    /// Every policy of a run that has a name, by name.
+    fn named_policies(&self, run: &RunId) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
     /// Adds to the byte counts of queries and nodes.
     fn add_traffic(&mut self, traffic: &[((RunId, QueryId, NodeId), Traffic)]) -> Result<(), StoreError>;
 
@@ -117,4 +137,12 @@ pub trait Store: Send + std::fmt::Debug {
 
     /// Lines of the audit log from number `from` on, at most `limit`, with their numbers.
     fn audit(&self, from: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError>;
+
+    /// Last lines of the audit log about a node, at most `limit` of those among the last `among`, oldest first.
+    fn audit_of(
+        &self,
+        node: NodeId,
+        limit: usize,
+        among: usize,
+    ) -> Result<Vec<(u64, AuditEntry)>, StoreError>;
 }

@@ -1,6 +1,6 @@
 //! What is stored, as plain values.
 
-use exeunt_protocol::message::BlobRef;
+use exeunt_protocol::message::{BlobRef, Membership};
 use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
 use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 /// A node that enrolled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// What its operator calls it.
+    /// What it is called: as it said when it joined, until the coordinator's operator calls it something else.
     pub name: String,
     /// When it enrolled, in milliseconds since 1970.
     pub enrolled_ms: u64,
     /// Whether it was shut out.
     pub revoked: bool,
+    /// Whether it takes part.
+    pub membership: Membership,
 }
 
 /// A join token. Its secret is known by its digest alone.
@@ -25,6 +27,8 @@ pub struct TokenRecord {
     pub expires_ms: u64,
     /// Which node spent it.
     pub used_by: Option<NodeId>,
+    /// Whether a node that joins with it has to be approved.
+    pub approve: bool,
 }
 
 /// What became of a token that was shown.
@@ -40,6 +44,8 @@ pub enum TokenOutcome {
     Expired,
     /// Another node spent it.
     Used,
+    /// The same node had spent it, and was shut out since.
+    Revoked,
 }
 
 /// A contribution to store.
@@ -109,6 +115,10 @@ pub struct Seal {
     pub digest: Option<Digest>,
     /// When, in milliseconds since 1970.
     pub sealed_ms: u64,
+    /// Digest of what was asked: its body is a blob. Seals of the store's first format do not say.
+    pub asked: Option<Digest>,
+    /// The earlier query under which the cohort's tables are stored, if nobody was asked again.
+    pub reused: Option<QueryId>,
 }
 
 /// Bytes of one node for one query.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use exeunt_protocol::message::Membership;
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use redb::backends::InMemoryBackend;
@@ -9,9 +10,10 @@ use redb::{
     Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, WriteTransaction,
 };
 
+use crate::migrate;
 use crate::tables::{
-    AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS,
-    TRAFFIC, create_all, decode, encode, next_line,
+    AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NAMED, NODES, PACKED, POLICIES, RUNS, SEALS,
+    TOKENS, TRAFFIC, create_all, decode, encode, next_line,
 };
 use crate::{
     AuditEntry, ContributionMeta, FORMAT, NewContribution, NodeRecord, PutOutcome, Seal, Store, StoreError,
@@ -58,8 +60,12 @@ impl RedbStore {
             }
             _ => {}
         }
+        let before = store.format()?;
         store.write(|txn| {
             create_all(txn)?;
+            if before == Some(1) {
+                migrate::from_1(txn)?;
+            }
             txn.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
             Ok(())
         })?;
@@ -160,6 +166,19 @@ fn log_all(txn: &WriteTransaction, entries: &[AuditEntry]) -> Result<(), Failure
     Ok(())
 }
 
+/// What is known of a node that enrols. A new token lets somebody in again who was shut out; it does not lift a
+/// quarantine, and takes no name away that the coordinator's operator has given.
+fn enrolled(known: Option<NodeRecord>, name: &str, approve: bool, now_ms: u64) -> NodeRecord {
+    let first = if approve { Membership::Pending } else { Membership::Active };
+    match known.filter(|known| !known.revoked) {
+        Some(known) if known.membership == Membership::Pending => {
+            NodeRecord { enrolled_ms: now_ms, membership: first, ..known }
+        }
+        Some(known) => NodeRecord { enrolled_ms: now_ms, ..known },
+        None => NodeRecord { name: name.to_owned(), enrolled_ms: now_ms, revoked: false, membership: first },
+    }
+}
+
 /// Compares a contribution with what is stored under its key, and stores it where it wins.
 fn put_one(txn: &WriteTransaction, new: &NewContribution<'_>, now_ms: u64) -> Result<PutOutcome, Failure> {
     let mut contributions = txn.open_table(CONTRIBUTIONS)?;
@@ -181,7 +200,14 @@ fn put_one(txn: &WriteTransaction, new: &NewContribution<'_>, now_ms: u64) -> Re
     };
     let meta = ContributionMeta { dataset: new.dataset, table: new.table, stored_ms: now_ms };
     contributions.insert(key, encode("contributions", &meta)?.as_slice())?;
-    txn.open_table(PACKED)?.insert(key, new.bytes)?;
+    let mut packed = txn.open_table(PACKED)?;
+    let of = |table: Digest| (new.run.as_str(), new.query.0, *new.node.as_bytes(), *table.as_bytes());
+    if let Some(old) = stored
+        && !is_counted(txn, new, old.table.digest)?
+    {
+        packed.remove(of(old.table.digest))?;
+    }
+    packed.insert(of(new.table.digest), new.bytes)?;
     let text = match outcome {
         PutOutcome::Replaced { previous } => {
             let (from, to) = (previous.0, new.dataset.0);
@@ -197,6 +223,15 @@ fn put_one(txn: &WriteTransaction, new: &NewContribution<'_>, now_ms: u64) -> Re
     };
     log(txn, now_ms, Some(new.run), Some(new.node), text)?;
     Ok(outcome)
+}
+
+/// Whether a table of the same node is in the seal of the query that `new` answers.
+fn is_counted(txn: &WriteTransaction, new: &NewContribution<'_>, table: Digest) -> Result<bool, Failure> {
+    let key = (new.run.as_str(), new.query.0);
+    let seals = txn.open_table(SEALS)?;
+    let Some(value) = seals.get(key)? else { return Ok(false) };
+    let seal: Seal = decode("seals", key, value.value())?;
+    Ok(seal.cohort.iter().any(|(node, _, digest)| *node == new.node && *digest == table))
 }
 
 /// The range of keys that belong to a run, or to one of its queries.
@@ -222,8 +257,8 @@ impl Store for RedbStore {
     fn save_node(&mut self, node: NodeId, record: &NodeRecord, now_ms: u64) -> Result<(), StoreError> {
         self.write(|txn| {
             txn.open_table(NODES)?.insert(*node.as_bytes(), encode("nodes", record)?.as_slice())?;
-            let what = if record.revoked { "revoked" } else { "saved" };
-            log(txn, now_ms, None, Some(node), format!("node '{}' {what}", record.name))
+            let what = if record.revoked { "revoked" } else { record.membership.name() };
+            log(txn, now_ms, None, Some(node), format!("node '{}': {what}", record.name))
         })
     }
 
@@ -247,24 +282,31 @@ impl Store for RedbStore {
                 Some(value) => Some(decode("tokens", secret, value.value())?),
                 None => None,
             };
+            let mut nodes = txn.open_table(NODES)?;
+            let known: Option<NodeRecord> = match nodes.get(*node.as_bytes())? {
+                Some(value) => Some(decode("nodes", node, value.value())?),
+                None => None,
+            };
             let mut token = match stored {
                 None => return Ok(TokenOutcome::Unknown),
-                Some(token) if token.used_by == Some(node) => return Ok(TokenOutcome::EnrolledBefore),
+                Some(token) if token.used_by == Some(node) => {
+                    let barred = known.is_some_and(|known| known.revoked);
+                    return Ok(if barred { TokenOutcome::Revoked } else { TokenOutcome::EnrolledBefore });
+                }
                 Some(token) if token.used_by.is_some() => return Ok(TokenOutcome::Used),
                 Some(token) if token.expires_ms <= now_ms => return Ok(TokenOutcome::Expired),
                 Some(token) => token,
             };
             token.used_by = Some(node);
             tokens.insert(*secret.as_bytes(), encode("tokens", &token)?.as_slice())?;
-            let record = NodeRecord { name: name.to_owned(), enrolled_ms: now_ms, revoked: false };
-            txn.open_table(NODES)?.insert(*node.as_bytes(), encode("nodes", &record)?.as_slice())?;
-            log(
-                txn,
-                now_ms,
-                None,
-                Some(node),
-                format!("node '{name}' enrolled with token '{}'", token.label),
-            )?;
+            let record = enrolled(known, name, token.approve, now_ms);
+            nodes.insert(*node.as_bytes(), encode("nodes", &record)?.as_slice())?;
+            let waits = match record.membership {
+                Membership::Active => String::new(),
+                other => format!(": {}", other.name()),
+            };
+            let text = format!("node '{}' enrolled with token '{}'{waits}", record.name, token.label);
+            log(txn, now_ms, None, Some(node), text)?;
             Ok(TokenOutcome::Enrolled)
         })
     }
@@ -345,9 +387,15 @@ impl Store for RedbStore {
         })
     }
 
-    fn contribution(&self, run: &RunId, query: QueryId, node: NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+    fn contribution(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        node: NodeId,
+        table: Digest,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|txn| {
-            let key = (run.as_str(), query.0, *node.as_bytes());
+            let key = (run.as_str(), query.0, *node.as_bytes(), *table.as_bytes());
             let bytes = txn.open_table(PACKED)?.get(key)?.map(|value| value.value().to_vec());
             Ok(bytes)
         })
@@ -408,6 +456,39 @@ impl Store for RedbStore {
         })
     }
 
+    fn name_policy(
+        &mut self,
+        run: &RunId,
+        name: &str,
+        policy: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut named = txn.open_table(NAMED)?;
+            let key = (run.as_str(), name);
+            let what = match policy {
+                Some(policy) => named.insert(key, policy).map(|_| "kept")?,
+                None => named.remove(key).map(|_| "forgotten")?,
+            };
+            log(txn, now_ms, Some(run), None, format!("policy '{name}' {what}"))
+        })
+    }
+
+    fn named_policies(&self, run: &RunId) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.read(|txn| {
+            let mut policies = Vec::new();
+            for entry in txn.open_table(NAMED)?.range((run.as_str(), "")..)? {
+                let (key, value) = entry?;
+                let (of, name) = key.value();
+                if of != run.as_str() {
+                    break;
+                }
+                policies.push((name.to_owned(), value.value().to_vec()));
+            }
+            Ok(policies)
+        })
+    }
+
     fn add_traffic(&mut self, traffic: &[((RunId, QueryId, NodeId), Traffic)]) -> Result<(), StoreError> {
         self.write(|txn| {
             let mut table = txn.open_table(TRAFFIC)?;
@@ -443,6 +524,29 @@ impl Store for RedbStore {
                 let (number, value) = entry?;
                 lines.push((number.value(), decode("audit", number.value(), value.value())?));
             }
+            Ok(lines)
+        })
+    }
+
+    fn audit_of(
+        &self,
+        node: NodeId,
+        limit: usize,
+        among: usize,
+    ) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        self.read(|txn| {
+            let mut lines = Vec::new();
+            for entry in txn.open_table(AUDIT)?.iter()?.rev().take(among) {
+                let (number, value) = entry?;
+                let entry: AuditEntry = decode("audit", number.value(), value.value())?;
+                if entry.node == Some(node) {
+                    lines.push((number.value(), entry));
+                }
+                if lines.len() == limit {
+                    break;
+                }
+            }
+            lines.reverse();
             Ok(lines)
         })
     }

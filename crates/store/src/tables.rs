@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 pub(crate) type Bytes = &'static [u8];
 /// A run, a query, a node.
 pub(crate) type AnswerKey = (&'static str, u32, [u8; 16]);
+/// A run, a query, a node, a table's digest.
+pub(crate) type TableKey = (&'static str, u32, [u8; 16], [u8; 32]);
 
 pub(crate) const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
 pub(crate) const NODES: TableDefinition<'_, [u8; 16], Bytes> = TableDefinition::new("nodes");
@@ -17,9 +19,11 @@ pub(crate) const TOKENS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition:
 pub(crate) const BLOBS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition::new("blobs");
 pub(crate) const RUNS: TableDefinition<'_, &str, Bytes> = TableDefinition::new("runs");
 pub(crate) const CONTRIBUTIONS: TableDefinition<'_, AnswerKey, Bytes> = TableDefinition::new("contributions");
-pub(crate) const PACKED: TableDefinition<'_, AnswerKey, Bytes> = TableDefinition::new("packed");
+/// By digest, so that a table which was counted stays when its node has newer data.
+pub(crate) const PACKED: TableDefinition<'_, TableKey, Bytes> = TableDefinition::new("tables");
 pub(crate) const SEALS: TableDefinition<'_, (&str, u32), Bytes> = TableDefinition::new("seals");
 pub(crate) const POLICIES: TableDefinition<'_, (&str, u32), Bytes> = TableDefinition::new("policies");
+pub(crate) const NAMED: TableDefinition<'_, (&str, &str), Bytes> = TableDefinition::new("named-policies");
 pub(crate) const TRAFFIC: TableDefinition<'_, AnswerKey, (u64, u64)> = TableDefinition::new("traffic");
 pub(crate) const AUDIT: TableDefinition<'_, u64, Bytes> = TableDefinition::new("audit");
 
@@ -55,6 +59,7 @@ pub(crate) fn create_all(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.open_table(PACKED)?;
     txn.open_table(SEALS)?;
     txn.open_table(POLICIES)?;
+    txn.open_table(NAMED)?;
     txn.open_table(TRAFFIC)?;
     txn.open_table(AUDIT)?;
     Ok(())

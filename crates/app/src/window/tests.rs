@@ -144,7 +144,8 @@ fn a_coordinator_that_dies_is_called_again_until_it_answers() {
     let home = Home::new(folder.path().join("elsewhere"));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let start = || {
-        let options = ServeOptions { listen: "127.0.0.1:0".parse().unwrap(), advertise: Vec::new() };
+        let options =
+            ServeOptions { listen: "127.0.0.1:0".parse().unwrap(), advertise: Vec::new(), approve: false };
         let service = runtime.block_on(Service::start(&home, &options)).unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let served = runtime.spawn(service.run(async {

@@ -272,12 +272,15 @@ impl Work {
                 self.run_from(Box::pin(std::future::ready(path)));
             }
             Command::MakeToken { valid_s, label } => {
-                self.ask(OperatorRequest::Token { valid_s, label }, |response| match response {
-                    OperatorResponse::Token { token, expires } => {
-                        Some(Outcome::Token(Token { text: token, expires }))
-                    }
-                    _ => None,
-                });
+                self.ask(
+                    OperatorRequest::Token { valid_s, label, approve: None },
+                    |response| match response {
+                        OperatorResponse::Token { token, expires } => {
+                            Some(Outcome::Token(Token { text: token, expires }))
+                        }
+                        _ => None,
+                    },
+                );
             }
             Command::ForgetToken => self.state.token = None,
             Command::ShowRun(run) => {
@@ -303,12 +306,14 @@ impl Work {
             }
             Command::Apply { run, policy } => {
                 let wish = PolicyRequest::Thresholds(policy);
-                self.ask(OperatorRequest::SetPolicy { run: Some(run), wish }, |response| match response {
-                    OperatorResponse::Policy { run, version } => {
-                        let text = format!("Policy {} of {run} is in force", version.0);
-                        Some(Outcome::Said(Level::Info, text))
+                self.ask(OperatorRequest::SetPolicy { run: Some(run), wish, node: None }, |response| {
+                    match response {
+                        OperatorResponse::Policy { run, version } => {
+                            let text = format!("Policy {} of {run} is in force", version.0);
+                            Some(Outcome::Said(Level::Info, text))
+                        }
+                        _ => None,
                     }
-                    _ => None,
                 });
             }
             // The frame opens the dialog for these.
@@ -522,7 +527,7 @@ async fn start_service(home: Home) -> anyhow::Result<(Service, Home)> {
     // The usual port, so that nodes find the coordinator again; any other where that one is taken.
     let usual = std::net::SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 4711));
     let any = std::net::SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0));
-    let options = |listen| ServeOptions { listen, advertise: Vec::new() };
+    let options = |listen| ServeOptions { listen, advertise: Vec::new(), approve: false };
     let service = match Service::start(&home, &options(usual)).await {
         Err(ServiceError::Serve(error)) => {
             tracing::warn!("port 4711 cannot be used ({error}); another is");

@@ -11,10 +11,12 @@ use exeunt_exits::{
     Curve, CurvePoint, ExitReport, ExitRule, Policy, Quantiles, Rule, RunResult, static_line,
 };
 use exeunt_protocol::coordinator::{
-    ExitStatus, NodeStatus, PolicyStatus, Purpose, QueryStatus, RunStatus, Standing, Waiting,
+    ExitStatus, NodeStatus, PolicyStatus, Purpose, QueryStatus, RunStatus, Standing, UsedPolicy, Waiting,
 };
+use exeunt_protocol::message::Membership;
 use exeunt_protocol::operator::{
-    AuditLine, Coverage, NodePoint, NodePolicy, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow,
+    AuditLine, ContributionState, Coverage, NodeContribution, NodePoint, NodePolicy, NodePolicyState,
+    NodeReport, NodeRow, QueryTraffic, RunReport, RunRow,
 };
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId};
 use exeunt_stats::Digest;
@@ -52,9 +54,14 @@ fn row(i: usize) -> NodeRow {
             last_seen_ms: Some(NOW_MS - (noise(i as u64 + 3) * 5e6) as u64),
             software: Some("exeunt-node 0.1.0".to_owned()),
             engine: Some("tract 0.23".to_owned()),
+            membership: Membership::Active,
+            using: Some(UsedPolicy { run: "digits-1".parse().expect("a run id"), version: PolicyVersion(2) }),
+            certificate_expires_ms: Some(NOW_MS + 20 * 86_400_000),
         },
         revoked: i % 97 == 96,
         enrolled_ms: NOW_MS - 86_400_000,
+        bytes_up: 1_200_000,
+        bytes_down: 48_000,
     }
 }
 
@@ -134,6 +141,8 @@ fn given(i: usize, in_force: Option<PolicyVersion>) -> NodeReport {
         without_second_moments: if noise(i as u64 + 9) > 0.9 { vec![3] } else { Vec::new() },
         network_accuracy: Some(NETWORK + shift),
         policies: force.into_iter().collect(),
+        contribution: Some(NodeContribution { query: QueryId(15), state: ContributionState::Counted }),
+        policy: NodePolicyState { wanted: in_force, overridden: false, using: in_force },
         curve: curve.collect(),
         times: None,
         traffic: (0..16)
@@ -169,6 +178,9 @@ pub(crate) fn report(nodes: usize) -> RunReport {
     let set = |version: u32, point: &CurvePoint| PolicyStatus {
         version: PolicyVersion(version),
         purpose: Purpose::Force,
+        node: None,
+        cleared: false,
+        superseded: false,
         set_at_ms: NOW_MS - 600_000 * u64::from(4 - version),
         asked: "thresholds at 4 exits".to_owned(),
         policy: point.policy.clone(),
@@ -193,6 +205,8 @@ pub(crate) fn report(nodes: usize) -> RunReport {
                     query: QueryId(q as u32),
                     name: (*name).to_owned(),
                     withdrawn: false,
+                    superseded: false,
+                    reused: None,
                     answered: (0..nodes).map(node_id).collect(),
                     declined: Vec::new(),
                 })
@@ -204,10 +218,12 @@ pub(crate) fn report(nodes: usize) -> RunReport {
             result: Some(result),
             times: None,
             policies,
+            removed: Vec::new(),
         },
         digest: Digest::of(b"tables"),
         nodes: (0..nodes).map(|i| given(i, in_force)).collect(),
         late: Vec::new(),
+        named: Vec::new(),
     }
 }
 

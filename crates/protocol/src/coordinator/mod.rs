@@ -15,6 +15,7 @@
 //! A run is event-sourced: its program is a function of the tables that were sealed and the policies that were set,
 //! so [`Coordinator::restore_run`] rebuilds it from what the store holds.
 
+mod live;
 mod run;
 mod status;
 
@@ -27,12 +28,15 @@ use exeunt_stats::{Digest, Table};
 
 use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use crate::message::{
-    Ack, Activity, BlobRef, Contribution, Desired, DesiredRun, FromNode, Hello, Refusal, Rejection,
+    Ack, Activity, BlobRef, Contribution, Desired, DesiredRun, FromNode, Hello, Membership, Refusal,
+    Rejection,
 };
+use live::LiveBook;
 use run::RunState;
-pub use run::{PolicyRecord, Purpose, RunOptions};
+pub use run::{PolicyRecord, Purpose, Removal, RunOptions, Target};
 pub use status::{
-    ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, RunTimes, Standing, Waiting,
+    ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, RunTimes, Standing, UsedPolicy,
+    Waiting,
 };
 
 /// A moment, as the shell tells it.
@@ -71,6 +75,20 @@ pub enum Input {
     Revoked {
         /// The node.
         node: NodeId,
+    },
+    /// The operator decided whether a node takes part. One that has just enrolled does.
+    Member {
+        /// The node.
+        node: NodeId,
+        /// Whether it does.
+        membership: Membership,
+    },
+    /// A node connected with a certificate, or was given another.
+    Certified {
+        /// The node.
+        node: NodeId,
+        /// When it expires, in milliseconds since 1970.
+        expires_ms: u64,
     },
     /// A node's control stream is up.
     Connected {
@@ -163,6 +181,8 @@ pub enum Output {
         run: RunId,
         /// The query.
         query: QueryId,
+        /// Digest of what was asked.
+        body: Digest,
         /// What each counted node contributed.
         cohort: Vec<(NodeId, DatasetVersion, Digest)>,
         /// Who declined, and why.
@@ -170,12 +190,35 @@ pub enum Output {
         /// Number of cells of a table; none when the query is withdrawn for a wider scale.
         cells: Option<usize>,
     },
-    /// Remember a policy that was set.
+    /// Seal a query with what is stored for an earlier one that asked the same: the sum over part of its cohort. Answer
+    /// with [`Input::Sealed`].
+    Reseal {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+        /// The earlier one.
+        from: QueryId,
+        /// Digest of what both asked.
+        body: Digest,
+        /// Who is counted.
+        cohort: Vec<NodeId>,
+        /// Number of cells of a table.
+        cells: usize,
+    },
+    /// Remember a policy that was set, in place of what is known of its version.
     SavePolicy {
         /// The run.
         run: RunId,
         /// The policy.
         record: PolicyRecord,
+    },
+    /// Remember that a node's contribution was taken out of a run.
+    SaveRemoval {
+        /// The run.
+        run: RunId,
+        /// Whose, and from which query on.
+        removal: Removal,
     },
     /// Something a person may want to know later.
     Audit {
@@ -211,6 +254,28 @@ pub enum RunError {
     /// No policy fits the wish.
     #[error(transparent)]
     Choose(#[from] ChooseError),
+    /// There is no such node, or it was shut out.
+    #[error("there is no node {node}")]
+    NoNode {
+        /// What was asked for.
+        node: NodeId,
+    },
+    /// There is nothing to take out.
+    #[error("run '{run}' has no contribution of node {node}")]
+    NoContribution {
+        /// The run.
+        run: RunId,
+        /// The node.
+        node: NodeId,
+    },
+    /// There is nothing to clear.
+    #[error("node {node} has no policy of its own in run '{run}'")]
+    NoOverride {
+        /// The run.
+        run: RunId,
+        /// The node.
+        node: NodeId,
+    },
     /// The tables that were sealed do not make a run any more.
     #[error("run '{run}' cannot be rebuilt from its sealed tables")]
     Replay {
@@ -228,6 +293,34 @@ struct NodeState {
     hello: Option<Hello>,
     last_seen_ms: Option<u64>,
     connected: bool,
+    membership: Membership,
+    using: Option<UsedPolicy>,
+    certificate_expires_ms: Option<u64>,
+    live: LiveBook,
+}
+
+impl NodeState {
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            hello: None,
+            last_seen_ms: None,
+            connected: false,
+            membership: Membership::default(),
+            using: None,
+            certificate_expires_ms: None,
+            live: LiveBook::default(),
+        }
+    }
+
+    fn takes_part(&self) -> bool {
+        self.membership == Membership::Active
+    }
+
+    /// Whether it speaks a version of the messages.
+    fn speaks(&self, version: u16) -> bool {
+        self.hello.as_ref().is_some_and(|hello| hello.newest >= version)
+    }
 }
 
 /// The coordinator's state. See the [module](self) for the contract.
@@ -246,9 +339,27 @@ impl Coordinator {
 
     /// Takes note of something that happened.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.handle_all(now, [input]);
+    }
+
+    /// Takes note of things that happened at once, such as commits in one transaction: no query closes in between.
+    pub fn handle_all(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) {
+        for input in inputs {
+            self.take_in(now, input);
+        }
+        self.close_what_is_complete(now);
+    }
+
+    fn take_in(&mut self, now: Now, input: Input) {
         match input {
             Input::Enrolled { node, name } => self.enrolled(node, name),
             Input::Revoked { node } => self.revoked(node),
+            Input::Member { node, membership } => self.member(node, membership),
+            Input::Certified { node, expires_ms } => {
+                if let Some(state) = self.nodes.get_mut(&node) {
+                    state.certificate_expires_ms = Some(expires_ms);
+                }
+            }
             Input::Connected { node, hello } => self.connected(now, node, hello),
             Input::Disconnected { node } => self.disconnected(now, node),
             Input::Said { node, word } => self.said(now, node, word),
@@ -263,7 +374,6 @@ impl Coordinator {
             }
             Input::Tick => {}
         }
-        self.close_what_is_complete(now);
     }
 
     /// The next thing to do.
@@ -338,32 +448,77 @@ impl Coordinator {
         now: Now,
         run: &RunId,
         request: &PolicyRequest,
-        purpose: Purpose,
+        target: Target,
     ) -> Result<PolicyVersion, RunError> {
+        let node = match target {
+            Target::Node(node) => Some(node),
+            Target::Fleet | Target::Nobody => None,
+        };
+        self.known(node)?;
         let state = self.run_mut(run)?;
         let mut outputs = VecDeque::new();
-        let version = state.set_policy(now, request, purpose, &mut outputs)?;
+        let version = state.set_policy(now, request, target, &mut outputs)?;
         self.outputs.append(&mut outputs);
-        let word = match purpose {
-            Purpose::Force => "set",
-            Purpose::Trial => "tried",
+        let word = match target {
+            Target::Fleet => "set",
+            Target::Node(_) => "set for this node alone",
+            Target::Nobody => "tried",
         };
-        self.audit(Some(run), None, format!("policy {} {word}: {request}", version.0));
+        self.audit(Some(run), node, format!("policy {} {word}: {request}", version.0));
         self.close_what_is_complete(now);
         Ok(version)
     }
 
+    /// Lets a node infer with the fleet's policy again.
+    ///
+    /// # Errors
+    /// [`RunError::Unknown`], [`RunError::NoOverride`].
+    pub fn clear_policy(&mut self, run: &RunId, node: NodeId) -> Result<(), RunError> {
+        let mut outputs = VecDeque::new();
+        if !self.run_mut(run)?.clear_policy(node, &mut outputs) {
+            return Err(RunError::NoOverride { run: run.clone(), node });
+        }
+        self.outputs.append(&mut outputs);
+        self.audit(Some(run), Some(node), "policy for this node alone cleared".to_owned());
+        Ok(())
+    }
+
+    /// Takes everything a node gave out of a run, exactly. What was asked before is answered from what is stored of the
+    /// others; what differs without the node is asked again. The node takes no part in the run any more.
+    ///
+    /// # Errors
+    /// [`RunError::Unknown`], [`RunError::Stopped`], [`RunError::NoContribution`].
+    pub fn remove_contribution(&mut self, now: Now, run: &RunId, node: NodeId) -> Result<(), RunError> {
+        let mut outputs = VecDeque::new();
+        self.run_mut(run)?.remove(now, node, &mut outputs)?;
+        self.outputs.append(&mut outputs);
+        self.audit(Some(run), Some(node), "contribution removed from the run".to_owned());
+        self.close_what_is_complete(now);
+        Ok(())
+    }
+
+    fn known(&self, node: Option<NodeId>) -> Result<(), RunError> {
+        match node {
+            Some(node) if !self.nodes.contains_key(&node) => Err(RunError::NoNode { node }),
+            _ => Ok(()),
+        }
+    }
+
     /// What is wanted of `node` at this moment.
     pub fn desired(&self, node: NodeId) -> Desired {
-        if !self.nodes.contains_key(&node) {
-            return Desired::default();
-        }
+        let membership = match self.nodes.get(&node) {
+            Some(state) if state.membership != Membership::Pending => state.membership,
+            _ => return Desired::default(),
+        };
         // A node infers with one policy: the one that was set last, whichever run it belongs to.
-        let newest = self.runs.iter().filter_map(|(id, run)| Some((run.forced_at()?, id))).max();
+        let newest = self.runs.iter().filter_map(|(id, run)| Some((run.forced_at(node)?, id))).max();
         let mut runs: Vec<DesiredRun> = self.runs.values().filter_map(|run| run.desired(node)).collect();
         for run in &mut runs {
             if newest.is_none_or(|(_, id)| *id != run.run) {
                 run.policy = None;
+            }
+            if membership == Membership::Quarantined {
+                run.query = None;
             }
         }
         Desired { runs }
@@ -379,6 +534,9 @@ impl Coordinator {
         rejection: Rejection,
     ) {
         self.audit(Some(run), Some(node), format!("contribution to {query} rejected: {rejection}"));
+        if let Some(state) = self.runs.get_mut(run) {
+            state.turned_away(node, query, &rejection);
+        }
         self.outputs.push_back(Output::Acknowledge { ticket, ack: Ack::Rejected(rejection) });
     }
 
@@ -387,16 +545,34 @@ impl Coordinator {
     /// # Errors
     /// The [`Rejection`] to answer with, when it is not wanted.
     pub fn expected_cells(&self, node: NodeId, run: &RunId, query: QueryId) -> Result<usize, Rejection> {
-        if !self.nodes.contains_key(&node) {
-            return Err(Rejection::Revoked);
-        }
-        match self.runs.get(run) {
-            Some(state) if !state.is_stopped() => state.cells(query).ok_or(Rejection::UnknownQuery { query }),
-            _ => Err(Rejection::UnknownRun { run: run.clone() }),
+        let Some(member) = self.nodes.get(&node) else { return Err(Rejection::Revoked) };
+        let state = match self.runs.get(run) {
+            Some(state) if !state.is_stopped() => state,
+            _ => return Err(Rejection::UnknownRun { run: run.clone() }),
+        };
+        match left_out(member, state, node) {
+            None => state.cells(query).ok_or(Rejection::UnknownQuery { query }),
+            Some(why) if member.speaks(2) => Err(Rejection::NotTakingPart { why }),
+            Some(_) => Err(Rejection::UnknownQuery { query }),
         }
     }
 
-    /// The queries of a run that were closed, in order.
+    /// The query that is open, if one is.
+    pub fn open_query(&self, run: &RunId) -> Option<QueryId> {
+        self.runs.get(run)?.open_query().map(|open| open.id)
+    }
+
+    /// The first query that counts: those before it were asked before a contribution was removed.
+    pub fn first_query(&self, run: &RunId) -> QueryId {
+        self.runs.get(run).map_or(QueryId(0), RunState::first_query)
+    }
+
+    /// Whether a node takes part; none for one that is not known.
+    pub fn membership(&self, node: NodeId) -> Option<Membership> {
+        self.nodes.get(&node).map(|state| state.membership)
+    }
+
+    /// The queries of a run that were closed and count, in order.
     pub fn queries(&self, run: &RunId) -> Vec<Query> {
         self.runs
             .get(run)
@@ -420,8 +596,17 @@ impl Coordinator {
     }
 
     fn enrolled(&mut self, node: NodeId, name: String) {
-        let fresh = NodeState { name: String::new(), hello: None, last_seen_ms: None, connected: false };
-        self.nodes.entry(node).or_insert(fresh).name = name;
+        let before = self.nodes.entry(node).or_insert_with(|| NodeState::new(name.clone()));
+        if before.name != name {
+            before.name = name;
+        }
+    }
+
+    fn member(&mut self, node: NodeId, membership: Membership) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        if std::mem::replace(&mut state.membership, membership) != membership {
+            self.outputs.push_back(Output::PublishTo { node });
+        }
     }
 
     fn revoked(&mut self, node: NodeId) {
@@ -456,6 +641,19 @@ impl Coordinator {
         state.last_seen_ms = Some(now.unix_ms);
         match word {
             FromNode::Hello(hello) => state.hello = Some(hello),
+            FromNode::Using { run, policy } => state.using = Some(UsedPolicy { run, version: policy }),
+            FromNode::Live(counts) => {
+                let exits = self.runs.get(&counts.run).map(|run| run.program.context().exits.len());
+                match exits.map(|exits| counts.check(exits)) {
+                    Some(Ok(())) => state.live.note(now.unix_ms, *counts),
+                    Some(Err(error)) if state.live.refuse(&error.to_string()) => {
+                        let text = format!("report of inference not taken: {error}");
+                        self.audit(Some(&counts.run), Some(node), text);
+                    }
+                    // Said before; or of a run that is not here any more.
+                    Some(Err(_)) | None => {}
+                }
+            }
             FromNode::Report { run, activity } => {
                 if let Some(run) = self.runs.get_mut(&run) {
                     run.report(node, activity);
@@ -493,6 +691,9 @@ impl Coordinator {
             Stored::Refused(rejection) => {
                 let text = format!("contribution to {} rejected: {rejection}", contribution.query);
                 self.audit(Some(&contribution.run), Some(node), text);
+                if let Some(run) = self.runs.get_mut(&contribution.run) {
+                    run.turned_away(node, contribution.query, &rejection);
+                }
                 Ack::Rejected(rejection)
             }
         };
@@ -500,8 +701,11 @@ impl Coordinator {
     }
 
     fn close_what_is_complete(&mut self, now: Now) {
+        let nodes = &self.nodes;
         for run in self.runs.values_mut() {
-            run.close_if_complete(now, self.nodes.keys().copied(), &mut self.outputs);
+            let members = nodes.iter().filter(|(_, state)| state.takes_part()).map(|(node, _)| *node);
+            let is_member = |node: NodeId| nodes.get(&node).is_some_and(NodeState::takes_part);
+            run.close_if_complete(now, members, is_member, &mut self.outputs);
         }
     }
 
@@ -522,10 +726,31 @@ impl Coordinator {
 pub struct RunHistory {
     /// Whether it was stopped.
     pub stopped: bool,
-    /// Every seal, in order.
+    /// Every seal since the last contribution was removed, in order.
     pub seals: Vec<SealedQuery>,
     /// Every policy, in order of its version.
     pub policies: Vec<PolicyRecord>,
+    /// Contributions that were removed, in that order.
+    pub removed: Vec<Removal>,
+    /// What was asked before the last of them, in order.
+    pub superseded: Vec<AskedBefore>,
+}
+
+/// A query that was closed before a contribution was removed.
+#[derive(Debug)]
+pub struct AskedBefore {
+    /// Which.
+    pub query: QueryId,
+    /// What was asked.
+    pub asked: Query,
+    /// Whether it was withdrawn for a wider scale.
+    pub withdrawn: bool,
+    /// Nodes whose tables were counted.
+    pub cohort: Vec<NodeId>,
+    /// Nodes that declined, with the reason's text.
+    pub declined: Vec<(NodeId, String)>,
+    /// The still earlier query whose tables were counted.
+    pub reused: Option<QueryId>,
 }
 
 /// A query that was closed for good.
@@ -539,6 +764,16 @@ pub struct SealedQuery {
     pub cohort: Vec<NodeId>,
     /// Nodes that declined, with the reason's text.
     pub declined: Vec<(NodeId, String)>,
+    /// The earlier query whose tables were counted.
+    pub reused: Option<QueryId>,
+}
+
+/// Why a node is asked nothing in a run, if so.
+fn left_out(member: &NodeState, run: &RunState, node: NodeId) -> Option<String> {
+    match member.membership {
+        Membership::Active => run.removed_at(node).map(|_| "its contribution was removed".to_owned()),
+        other => Some(other.name().to_owned()),
+    }
 }
 
 fn unknown(runs: &BTreeMap<RunId, RunState>, run: &str) -> RunError {

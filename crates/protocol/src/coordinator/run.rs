@@ -1,16 +1,16 @@
 //! One run at the coordinator: which query is open, who has answered, when it closes, what comes next.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_exits::{Part, Policy, PolicyRequest, Program, ProgramError, Query, RunContext};
+use exeunt_exits::{ChooseError, Part, Policy, PolicyRequest, Program, ProgramError, Query, RunContext};
 use exeunt_stats::{Digest, Table};
 use serde::{Deserialize, Serialize};
 
-use super::{Now, Output, RunError, RunHistory, SealedQuery};
+use super::{AskedBefore, Now, Output, RunError, RunHistory, SealedQuery};
 use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
-use crate::message::{Activity, BlobRef, DesiredPolicy, DesiredQuery, DesiredRun, Refusal};
+use crate::message::{Activity, BlobRef, DesiredPolicy, DesiredQuery, DesiredRun, Refusal, Rejection};
 
 /// How long a query for times waits at most: nothing is built on its answer, and whatever is asked next waits behind
 /// it.
@@ -45,6 +45,32 @@ pub struct PolicyRecord {
     /// Whether it was only to be measured.
     #[serde(default)]
     pub purpose: Purpose,
+    /// The node it was set for alone; none where it is the fleet's.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+    /// Whether it was set for one node and taken back.
+    #[serde(default)]
+    pub cleared: bool,
+    /// The wish it came from, so that it can be chosen again with another snapshot.
+    #[serde(default)]
+    pub wish: Option<PolicyRequest>,
+    /// The snapshot it decides with.
+    #[serde(default)]
+    pub heads: Option<BlobRef>,
+    /// How many contributions had been removed from the run when it was chosen.
+    #[serde(default)]
+    pub generation: usize,
+}
+
+/// A node whose contribution was taken out of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// The node.
+    pub node: NodeId,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The first query that was asked, or answered from what is stored, without it.
+    pub first: QueryId,
 }
 
 /// What a policy was recorded for.
@@ -59,6 +85,17 @@ pub enum Purpose {
     Trial,
 }
 
+/// For whom a policy is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// For every node that has none of its own.
+    Fleet,
+    /// For one node alone.
+    Node(NodeId),
+    /// For nobody: it is only tried. See [`Purpose::Trial`].
+    Nobody,
+}
+
 /// A query that is open or being sealed.
 #[derive(Debug)]
 pub(super) struct OpenQuery {
@@ -70,6 +107,8 @@ pub(super) struct OpenQuery {
     pub(super) opened: Duration,
     pub(super) stored: BTreeMap<NodeId, (DatasetVersion, BlobRef)>,
     pub(super) declined: BTreeMap<NodeId, Refusal>,
+    /// Where nobody is asked: the earlier query whose tables are counted, and whose they are.
+    pub(super) reused: Option<(QueryId, Vec<NodeId>)>,
 }
 
 /// A query that was closed.
@@ -79,9 +118,19 @@ pub(super) struct Closed {
     pub(super) name: &'static str,
     pub(super) asked: Query,
     pub(super) cells: usize,
+    pub(super) body: Digest,
     pub(super) withdrawn: bool,
     pub(super) cohort: Vec<NodeId>,
     pub(super) declined: Vec<(NodeId, String)>,
+    /// The earlier query whose tables were counted.
+    pub(super) reused: Option<QueryId>,
+}
+
+/// An answer that was not taken.
+#[derive(Debug, Clone)]
+pub(super) struct Turned {
+    pub(super) query: QueryId,
+    pub(super) reason: String,
 }
 
 #[derive(Debug)]
@@ -105,12 +154,19 @@ pub(super) struct RunState {
     pub(super) program: Program,
     pub(super) phase: Phase,
     pub(super) history: Vec<Closed>,
+    /// What was asked before the last contribution was removed. It counts no more, but for what it is reused.
+    pub(super) superseded: Vec<Closed>,
+    pub(super) removed: Vec<Removal>,
     pub(super) activity: BTreeMap<NodeId, Activity>,
+    pub(super) turned_away: BTreeMap<NodeId, Turned>,
     pub(super) policies: Vec<PolicyRecord>,
-    /// How many of `policies` have been handed to the program for measuring.
+    /// How many of the policies of this generation have been handed to the program for measuring.
     pub(super) measured: usize,
     heads: Option<BlobRef>,
-    in_force: Option<DesiredPolicy>,
+    /// The fleet's policy, and those of nodes that have their own.
+    in_force: BTreeMap<Option<NodeId>, DesiredPolicy>,
+    /// Whether policies from before the last removal have been chosen again.
+    renewed: bool,
 }
 
 impl RunState {
@@ -121,12 +177,35 @@ impl RunState {
             program: Program::new(context),
             phase: Phase::Ready,
             history: Vec::new(),
+            superseded: Vec::new(),
+            removed: Vec::new(),
             activity: BTreeMap::new(),
+            turned_away: BTreeMap::new(),
             policies: Vec::new(),
             measured: 0,
             heads: None,
-            in_force: None,
+            in_force: BTreeMap::new(),
+            renewed: true,
         }
+    }
+
+    /// Contributions that have been removed so far. What is asked between two removals belongs together.
+    pub(super) fn generation(&self) -> usize {
+        self.removed.len()
+    }
+
+    /// The first query of this generation.
+    pub(super) fn first_query(&self) -> QueryId {
+        self.removed.last().map_or(QueryId(0), |removal| removal.first)
+    }
+
+    fn next_query(&self) -> QueryId {
+        QueryId(self.first_query().0.saturating_add(u32::try_from(self.history.len()).unwrap_or(u32::MAX)))
+    }
+
+    /// Why a node is asked nothing here, if so.
+    pub(super) fn removed_at(&self, node: NodeId) -> Option<&Removal> {
+        self.removed.iter().find(|removal| removal.node == node)
     }
 
     /// Opens the program's next query, or rests.
@@ -143,8 +222,8 @@ impl RunState {
                 let cells = query.layout(self.program.context()).cells();
                 let asked = query.clone();
                 outputs.push_back(Output::PutBlob { blob: body, bytes });
-                let id = QueryId(u32::try_from(self.history.len()).unwrap_or(u32::MAX));
-                Phase::Asking(OpenQuery {
+                let id = self.next_query();
+                let open = OpenQuery {
                     id,
                     name,
                     asked,
@@ -153,16 +232,46 @@ impl RunState {
                     opened: now.monotonic,
                     stored: BTreeMap::new(),
                     declined: BTreeMap::new(),
-                })
+                    reused: None,
+                };
+                match self.answered_before(&open) {
+                    None => Phase::Asking(open),
+                    Some((from, cohort)) => {
+                        outputs.push_back(Output::Reseal {
+                            run: self.id.clone(),
+                            query: id,
+                            from,
+                            body: body.digest,
+                            cohort: cohort.clone(),
+                            cells,
+                        });
+                        Phase::Sealing(OpenQuery { reused: Some((from, cohort)), ..open })
+                    }
+                }
             }
         };
         outputs.push_back(Output::Publish);
+        if matches!(self.phase, Phase::Ready) && self.renew_policies(now, outputs) {
+            self.open_next(now, outputs);
+        }
+    }
+
+    /// The query before the last removal that asked the same and was answered, and who is counted of those who did,
+    /// if they are enough.
+    fn answered_before(&self, open: &OpenQuery) -> Option<(QueryId, Vec<NodeId>)> {
+        let same = |closed: &&Closed| closed.body == open.wanted.body.digest && !closed.withdrawn;
+        let before = self.superseded.iter().rev().find(same)?;
+        let remain = before.cohort.iter().copied().filter(|node| self.removed_at(*node).is_none());
+        let cohort: Vec<NodeId> = remain.collect();
+        (cohort.len() >= self.needed(open)).then_some((before.id, cohort))
     }
 
     /// Whenever the program rests, the oldest policy that was not measured yet is.
     fn measure_next_policy(&mut self) {
+        let generation = self.generation();
+        let mut of_this = self.policies.iter().filter(|record| record.generation == generation);
         if self.program.query().is_none()
-            && let Some(record) = self.policies.get(self.measured)
+            && let Some(record) = of_this.nth(self.measured)
         {
             let part = match record.purpose {
                 Purpose::Force => Part::Evaluation,
@@ -188,25 +297,34 @@ impl RunState {
         &mut self,
         now: Now,
         members: impl Iterator<Item = NodeId>,
+        is_member: impl Fn(NodeId) -> bool,
         outputs: &mut VecDeque<Output>,
     ) {
         let Phase::Asking(open) = &self.phase else { return };
-        let withdrawn = self.program.may_widen()
-            && open.declined.values().any(|why| matches!(why, Refusal::OutOfRange { .. }));
-        let mut members = members.peekable();
-        let somebody = members.peek().is_some();
-        let all = members.all(|node| open.stored.contains_key(&node) || open.declined.contains_key(&node));
-        let quorum = open.stored.len() >= self.needed(open);
+        let takes_part = |node: NodeId| is_member(node) && self.removed_at(node).is_none();
+        let out_of_range =
+            |(node, why): (&NodeId, &Refusal)| matches!(why, Refusal::OutOfRange { .. }) && takes_part(*node);
+        let withdrawn = self.program.may_widen() && open.declined.iter().any(out_of_range);
+        let mut asked = members.filter(|node| self.removed_at(*node).is_none()).peekable();
+        let somebody = asked.peek().is_some();
+        let all = asked.all(|node| open.stored.contains_key(&node) || open.declined.contains_key(&node));
         let late = now.monotonic >= self.closes(open);
-        if !withdrawn && !(quorum && ((somebody && all) || late)) {
+        let quorum = || open.stored.keys().filter(|node| takes_part(**node)).count() >= self.needed(open);
+        if !withdrawn && !(((somebody && all) || late) && quorum()) {
             return;
         }
-        let Phase::Asking(open) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
+        let mut left_out: BTreeSet<NodeId> =
+            open.stored.keys().chain(open.declined.keys()).copied().collect();
+        left_out.retain(|node| !takes_part(*node));
+        let Phase::Asking(mut open) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
+        open.stored.retain(|node, _| !left_out.contains(node));
+        open.declined.retain(|node, _| !left_out.contains(node));
         let cohort =
             open.stored.iter().map(|(node, (version, table))| (*node, *version, table.digest)).collect();
         outputs.push_back(Output::Seal {
             run: self.id.clone(),
             query: open.id,
+            body: open.wanted.body.digest,
             cohort: if withdrawn { Vec::new() } else { cohort },
             declined: open.declined.iter().map(|(node, why)| (*node, why.clone())).collect(),
             cells: (!withdrawn).then_some(open.cells),
@@ -252,9 +370,15 @@ impl RunState {
             name: open.name,
             asked: open.asked.clone(),
             cells: open.cells,
+            body: open.wanted.body.digest,
             withdrawn: merged.is_none(),
-            cohort: if merged.is_some() { open.stored.keys().copied().collect() } else { Vec::new() },
+            cohort: match (&open.reused, merged) {
+                (Some((_, cohort)), _) => cohort.clone(),
+                (None, Some(_)) => open.stored.keys().copied().collect(),
+                (None, None) => Vec::new(),
+            },
             declined: open.declined.iter().map(|(node, why)| (*node, why.to_string())).collect(),
+            reused: open.reused.as_ref().map(|(from, _)| *from),
         });
         match self.advance(merged) {
             Ok(()) => self.open_next(now, outputs),
@@ -288,24 +412,35 @@ impl RunState {
         outputs: &mut VecDeque<Output>,
     ) -> Result<(), ProgramError> {
         self.policies = history.policies;
+        self.removed = history.removed;
+        self.renewed = self.removed.is_empty();
+        for before in history.superseded {
+            let (name, cells) = (before.asked.name(), before.asked.layout(self.program.context()).cells());
+            let AskedBefore { query, asked, withdrawn, cohort, declined, reused } = before;
+            let body = Digest::of(&asked.encode());
+            let closed = Closed { id: query, name, asked, cells, body, withdrawn, cohort, declined, reused };
+            self.superseded.push(closed);
+        }
         let mut failed = None;
-        for SealedQuery { query, merged, cohort, declined } in history.seals {
+        for SealedQuery { query, merged, cohort, declined, reused } in history.seals {
             self.measure_next_policy();
             let Some(asked) = self.program.query().cloned() else { break };
             let (name, cells) = (asked.name(), asked.layout(self.program.context()).cells());
-            let withdrawn = merged.is_none();
-            self.history.push(Closed { id: query, name, asked, cells, withdrawn, cohort, declined });
+            let (body, withdrawn) = (Digest::of(&asked.encode()), merged.is_none());
+            let closed = Closed { id: query, name, asked, cells, body, withdrawn, cohort, declined, reused };
+            self.history.push(closed);
             if let Err(error) = self.advance(merged.as_ref()) {
                 failed = Some(error);
                 break;
             }
         }
+        self.publish_heads(outputs);
+        for record in self.in_force_records() {
+            self.put_in_force(&record, outputs);
+        }
         match failed {
             Some(error) => self.fail(&error, outputs),
             None => self.open_next(now, outputs),
-        }
-        if let Some(record) = self.policies.iter().rfind(|record| record.purpose == Purpose::Force).cloned() {
-            self.put_in_force(&record, outputs);
         }
         if history.stopped {
             self.stop();
@@ -317,21 +452,13 @@ impl RunState {
         &mut self,
         now: Now,
         request: &PolicyRequest,
-        purpose: Purpose,
+        target: Target,
         outputs: &mut VecDeque<Output>,
     ) -> Result<PolicyVersion, RunError> {
         if self.is_stopped() {
             return Err(RunError::Stopped { run: self.id.clone() });
         }
-        let policy = self.program.choose(request)?;
-        let version = PolicyVersion(self.policies.last().map_or(0, |last| last.version.0) + 1);
-        let record =
-            PolicyRecord { version, policy, asked: request.to_string(), set_at_ms: now.unix_ms, purpose };
-        outputs.push_back(Output::SavePolicy { run: self.id.clone(), record: record.clone() });
-        if purpose == Purpose::Force {
-            self.put_in_force(&record, outputs);
-        }
-        self.policies.push(record);
+        let version = self.record_policy(now, request, target, outputs)?;
         if matches!(self.phase, Phase::Ready) {
             self.open_next(now, outputs);
         }
@@ -339,19 +466,151 @@ impl RunState {
         Ok(version)
     }
 
-    /// When a policy was last put in force, in milliseconds since 1970.
-    pub(super) fn forced_at(&self) -> Option<u64> {
-        let forced = self.policies.iter().rev().find(|record| record.purpose == Purpose::Force);
-        forced.map(|record| record.set_at_ms)
+    fn record_policy(
+        &mut self,
+        now: Now,
+        request: &PolicyRequest,
+        target: Target,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<PolicyVersion, ChooseError> {
+        let policy = self.program.choose(request)?;
+        self.publish_heads(outputs);
+        let version = PolicyVersion(self.policies.last().map_or(0, |last| last.version.0) + 1);
+        let (purpose, node) = match target {
+            Target::Fleet => (Purpose::Force, None),
+            Target::Node(node) => (Purpose::Force, Some(node)),
+            Target::Nobody => (Purpose::Trial, None),
+        };
+        let record = PolicyRecord {
+            version,
+            policy,
+            asked: request.to_string(),
+            set_at_ms: now.unix_ms,
+            purpose,
+            node,
+            cleared: false,
+            wish: Some(request.clone()),
+            heads: self.heads,
+            generation: self.generation(),
+        };
+        outputs.push_back(Output::SavePolicy { run: self.id.clone(), record: record.clone() });
+        if purpose == Purpose::Force {
+            self.put_in_force(&record, outputs);
+        }
+        self.policies.push(record);
+        Ok(version)
+    }
+
+    /// Lets a node infer with the fleet's policy again. False when it has none of its own.
+    pub(super) fn clear_policy(&mut self, node: NodeId, outputs: &mut VecDeque<Output>) -> bool {
+        let own = |record: &&mut PolicyRecord| {
+            record.purpose == Purpose::Force && record.node == Some(node) && !record.cleared
+        };
+        let mut found = false;
+        for record in self.policies.iter_mut().filter(own) {
+            found = true;
+            record.cleared = true;
+            outputs.push_back(Output::SavePolicy { run: self.id.clone(), record: record.clone() });
+        }
+        self.in_force.remove(&Some(node));
+        if found {
+            outputs.push_back(Output::Publish);
+        }
+        found
+    }
+
+    /// The policy of the fleet and those of nodes that have their own.
+    fn in_force_records(&self) -> Vec<PolicyRecord> {
+        let mut newest: BTreeMap<Option<NodeId>, &PolicyRecord> = BTreeMap::new();
+        for record in
+            self.policies.iter().filter(|record| record.purpose == Purpose::Force && !record.cleared)
+        {
+            newest.insert(record.node, record);
+        }
+        newest.into_values().cloned().collect()
+    }
+
+    /// The policy that a node is to infer with: its own, or else the fleet's.
+    pub(super) fn record_in_force(&self, node: NodeId) -> Option<&PolicyRecord> {
+        let forced = |record: &&PolicyRecord| record.purpose == Purpose::Force && !record.cleared;
+        let of = |node: Option<NodeId>| self.policies.iter().filter(forced).rfind(|r| r.node == node);
+        of(Some(node)).or_else(|| of(None))
+    }
+
+    /// When the policy of a node was put in force, in milliseconds since 1970.
+    pub(super) fn forced_at(&self, node: NodeId) -> Option<u64> {
+        self.record_in_force(node).map(|record| record.set_at_ms)
     }
 
     fn put_in_force(&mut self, record: &PolicyRecord, outputs: &mut VecDeque<Output>) {
-        self.publish_heads(outputs);
-        let (Some(heads), Ok(json)) = (self.heads, serde_json::to_vec(&record.policy)) else { return };
+        let heads = record.heads.or(self.heads);
+        let (Some(heads), Ok(json)) = (heads, serde_json::to_vec(&record.policy)) else { return };
         let bytes: Arc<[u8]> = json.into();
         let body = BlobRef::of(&bytes);
         outputs.push_back(Output::PutBlob { blob: body, bytes });
-        self.in_force = Some(DesiredPolicy { version: record.version, body, heads });
+        self.in_force.insert(record.node, DesiredPolicy { version: record.version, body, heads });
+    }
+
+    /// Chooses the policies in force anew with the snapshot that lacks what was removed, by the wishes they came from.
+    /// Until then nodes keep those they have. Whether there is something new to measure.
+    fn renew_policies(&mut self, now: Now, outputs: &mut VecDeque<Output>) -> bool {
+        if std::mem::replace(&mut self.renewed, true) {
+            return false;
+        }
+        let generation = self.generation();
+        let mut any = false;
+        for old in self.in_force_records().into_iter().filter(|record| record.generation < generation) {
+            let request = old.wish.clone().unwrap_or_else(|| PolicyRequest::Thresholds(old.policy.clone()));
+            let target = old.node.map_or(Target::Fleet, Target::Node);
+            let text = match self.record_policy(now, &request, target, outputs) {
+                Ok(version) => {
+                    any = true;
+                    format!("policy {} takes the place of {} with the new snapshot", version.0, old.version.0)
+                }
+                Err(error) => format!("policy {} stays with the old snapshot: {error}", old.version.0),
+            };
+            outputs.push_back(Output::Audit { run: Some(self.id.clone()), node: old.node, text });
+        }
+        any
+    }
+
+    /// Takes everything a node gave out of the run: begins the program anew, with what is stored of the others as far
+    /// as the same is asked.
+    ///
+    /// # Errors
+    /// [`RunError::Stopped`], [`RunError::NoContribution`].
+    pub(super) fn remove(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<(), RunError> {
+        if self.is_stopped() {
+            return Err(RunError::Stopped { run: self.id.clone() });
+        }
+        let counted = self.history.iter().any(|closed| closed.cohort.contains(&node));
+        let stored = self.open_query().is_some_and(|open| open.stored.contains_key(&node));
+        if self.removed_at(node).is_some() || !(counted || stored) {
+            return Err(RunError::NoContribution { run: self.id.clone(), node });
+        }
+        // Policies that were set before snapshots were noted with them decide with the one that is there now.
+        for record in &mut self.policies {
+            if record.purpose == Purpose::Force && record.heads.is_none() && self.heads.is_some() {
+                record.heads = self.heads;
+                outputs.push_back(Output::SavePolicy { run: self.id.clone(), record: record.clone() });
+            }
+        }
+        let open = u32::from(self.open_query().is_some());
+        let removal =
+            Removal { node, at_ms: now.unix_ms, first: QueryId(self.next_query().0.saturating_add(open)) };
+        self.removed.push(removal);
+        outputs.push_back(Output::SaveRemoval { run: self.id.clone(), removal });
+        self.superseded.append(&mut self.history);
+        self.program = Program::new(self.program.context().clone());
+        self.turned_away.clear();
+        (self.measured, self.heads, self.renewed) = (0, None, false);
+        self.open_next(now, outputs);
+        Ok(())
     }
 
     pub(super) fn stop(&mut self) {
@@ -368,17 +627,22 @@ impl RunState {
             return None;
         }
         let query = match &self.phase {
-            Phase::Asking(open) if !open.stored.contains_key(&node) && !open.declined.contains_key(&node) => {
+            Phase::Asking(open)
+                if !open.stored.contains_key(&node)
+                    && !open.declined.contains_key(&node)
+                    && self.removed_at(node).is_none() =>
+            {
                 Some(open.wanted.clone())
             }
             _ => None,
         };
+        let policy = self.in_force.get(&Some(node)).or_else(|| self.in_force.get(&None));
         Some(DesiredRun {
             run: self.id.clone(),
             spec: self.options.spec,
             network: self.options.network,
             query,
-            policy: self.in_force.clone(),
+            policy: policy.cloned(),
         })
     }
 
@@ -416,7 +680,12 @@ impl RunState {
         if let Phase::Asking(open) = &mut self.phase {
             open.declined.remove(&node);
             open.stored.insert(node, (version, table));
+            self.turned_away.remove(&node);
         }
+    }
+
+    pub(super) fn turned_away(&mut self, node: NodeId, query: QueryId, rejection: &Rejection) {
+        self.turned_away.insert(node, Turned { query, reason: rejection.to_string() });
     }
 
     /// Notes a refusal; false when the query is not open or the node has already answered it.

@@ -4,9 +4,11 @@ use exeunt_exits::{CurvePoint, Policy, Rule, RunResult, Times};
 use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::run::{Phase, Purpose, RunState};
-use super::{Coordinator, RunError, describe, unknown};
+use super::run::{Closed, Phase, Purpose, RunState};
+use super::{Coordinator, RunError, describe, left_out, unknown};
 use crate::ids::{NodeId, PolicyVersion, QueryId, RunId};
+use crate::message::{Activity, Membership};
+use crate::operator::{ContributionState, NodeContribution, NodePolicyState};
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,12 @@ pub struct QueryStatus {
     pub name: String,
     /// Whether it was withdrawn for a wider scale.
     pub withdrawn: bool,
+    /// Whether it belongs to a snapshot before a contribution was removed, and counts no more.
+    #[serde(default)]
+    pub superseded: bool,
+    /// The earlier query whose answers are counted, without those that were removed: nobody was asked again.
+    #[serde(default)]
+    pub reused: Option<QueryId>,
     /// Nodes whose tables were counted, or are stored so far.
     pub answered: Vec<NodeId>,
     /// Nodes that declined.
@@ -77,6 +85,15 @@ pub struct PolicyStatus {
     pub version: PolicyVersion,
     /// Whether it was set or only tried. It is measured on the evaluation part or on the calibration part accordingly.
     pub purpose: Purpose,
+    /// The node it was set for alone; none where it is the fleet's.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+    /// Whether it was set for one node and taken back.
+    #[serde(default)]
+    pub cleared: bool,
+    /// Whether it belongs to a snapshot before a contribution was removed: it is not measured with this one.
+    #[serde(default)]
+    pub superseded: bool,
     /// When, in milliseconds since 1970.
     pub set_at_ms: u64,
     /// The wish it came from.
@@ -168,6 +185,9 @@ pub struct RunStatus {
     pub times: Option<RunTimes>,
     /// Every policy that was set or tried, oldest first.
     pub policies: Vec<PolicyStatus>,
+    /// Nodes whose contribution was removed, in that order.
+    #[serde(default)]
+    pub removed: Vec<NodeId>,
 }
 
 /// A node, as seen from outside.
@@ -185,12 +205,38 @@ pub struct NodeStatus {
     pub software: Option<String>,
     /// Name and version of its engine.
     pub engine: Option<String>,
+    /// Whether it takes part.
+    #[serde(default)]
+    pub membership: Membership,
+    /// The run and version of the policy that it has said it infers with.
+    #[serde(default)]
+    pub using: Option<UsedPolicy>,
+    /// When the certificate it connected with expires, in milliseconds since 1970. It renews it by itself before.
+    #[serde(default)]
+    pub certificate_expires_ms: Option<u64>,
+}
+
+/// The policy that a node has said it infers with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedPolicy {
+    /// The run it belongs to.
+    pub run: RunId,
+    /// Its version.
+    pub version: PolicyVersion,
 }
 
 impl RunStatus {
-    /// The policy that nodes are to infer with.
+    /// The policy that nodes are to infer with, those excepted that have one of their own.
     pub fn in_force(&self) -> Option<&PolicyStatus> {
-        self.policies.iter().rfind(|policy| policy.purpose == Purpose::Force)
+        self.policies.iter().rfind(|policy| policy.purpose == Purpose::Force && policy.node.is_none())
+    }
+
+    /// The policy that a node is to infer with: its own, or else the fleet's.
+    pub fn in_force_at(&self, node: NodeId) -> Option<&PolicyStatus> {
+        let own = |policy: &&PolicyStatus| {
+            policy.purpose == Purpose::Force && policy.node == Some(node) && !policy.cleared
+        };
+        self.policies.iter().rev().find(own).or_else(|| self.in_force())
     }
 }
 
@@ -204,6 +250,9 @@ impl Coordinator {
             last_seen_ms: state.last_seen_ms,
             software: state.hello.as_ref().map(|hello| hello.software.clone()),
             engine: state.hello.as_ref().map(|hello| hello.engine.clone()),
+            membership: state.membership,
+            using: state.using.clone(),
+            certificate_expires_ms: state.certificate_expires_ms,
         };
         self.nodes.iter().map(status).collect()
     }
@@ -230,7 +279,7 @@ impl Coordinator {
                 Phase::Asking(open) => Some(state.closes(open).saturating_sub(now.monotonic).as_secs()),
                 _ => None,
             },
-            queries: queries(state),
+            queries: self.queries_of(state),
             exits: exits(state),
             snapshot: state.snapshot(),
             result: state.program.result().cloned(),
@@ -240,26 +289,120 @@ impl Coordinator {
                 .zip(state.program.result())
                 .map(|(times, result)| RunTimes::new(times, result)),
             policies: policies(state),
+            removed: state.removed.iter().map(|removal| removal.node).collect(),
         })
     }
 
     fn waiting_for(&self, run: &RunState) -> Vec<Waiting> {
         let Phase::Asking(open) = &run.phase else { return Vec::new() };
-        let missing = self
-            .nodes
-            .iter()
-            .filter(|(node, _)| !open.stored.contains_key(node) && !open.declined.contains_key(node));
+        let missing = self.nodes.iter().filter(|(node, state)| {
+            !open.stored.contains_key(node)
+                && !open.declined.contains_key(node)
+                && left_out(state, run, **node).is_none()
+        });
         missing
             .map(|(node, state)| Waiting {
                 node: *node,
                 name: state.name.clone(),
-                reason: match (state.connected, state.last_seen_ms) {
-                    (true, _) => describe(run.activity.get(node)),
-                    (false, Some(_)) => "disconnected".to_owned(),
-                    (false, None) => "not seen since the coordinator started".to_owned(),
-                },
+                reason: keeps(state, run, *node),
             })
             .collect()
+    }
+
+    fn queries_of(&self, state: &RunState) -> Vec<QueryStatus> {
+        let status = |closed: &Closed, superseded: bool| QueryStatus {
+            query: closed.id,
+            name: closed.name.to_owned(),
+            withdrawn: closed.withdrawn,
+            superseded,
+            reused: closed.reused,
+            answered: closed.cohort.clone(),
+            declined: closed
+                .declined
+                .iter()
+                .map(|(node, reason)| NodeAnswer { node: *node, reason: reason.clone() })
+                .collect(),
+        };
+        let superseded = state.superseded.iter().map(|closed| status(closed, true));
+        let closed = state.history.iter().map(|closed| status(closed, false));
+        let open = state.open_query().map(|open| {
+            let declined = open.declined.iter().map(|(node, why)| (*node, why.to_string()));
+            // Who is not asked is named with those who declined: neither is waited for.
+            let silent = self.nodes.iter().filter(|(node, _)| !open.declined.contains_key(node));
+            let not_asked = silent.filter_map(|(node, known)| Some((*node, left_out(known, state, *node)?)));
+            QueryStatus {
+                query: open.id,
+                name: open.name.to_owned(),
+                withdrawn: false,
+                superseded: false,
+                reused: open.reused.as_ref().map(|(from, _)| *from),
+                answered: open.stored.keys().copied().collect(),
+                declined: declined
+                    .chain(not_asked)
+                    .map(|(node, reason)| NodeAnswer { node, reason })
+                    .collect(),
+            }
+        });
+        superseded.chain(closed).chain(open).collect()
+    }
+
+    /// What became of a node's answer to the query that is open, or else to the last one. None before anything was
+    /// asked, and for a node that is not known.
+    pub fn contribution(&self, run: &RunId, node: NodeId) -> Option<NodeContribution> {
+        let (state, known) = (self.runs.get(run)?, self.nodes.get(&node)?);
+        let refused = |query: QueryId| state.turned_away.get(&node).filter(|turned| turned.query == query);
+        if let Phase::Asking(open) = &state.phase {
+            let answer = if let Some(reason) = left_out(known, state, node) {
+                ContributionState::LeftOut { reason }
+            } else if open.stored.contains_key(&node) {
+                ContributionState::Stored
+            } else if let Some(why) = open.declined.get(&node) {
+                ContributionState::Declined { reason: why.to_string() }
+            } else if let Some(turned) = refused(open.id) {
+                ContributionState::Rejected { reason: turned.reason.clone() }
+            } else {
+                match state.activity.get(&node) {
+                    Some(Activity::Computing { query, done, of }) if *query == open.id => {
+                        ContributionState::Computing { done: *done, of: *of }
+                    }
+                    Some(Activity::Sending { query }) if *query == open.id => ContributionState::Sending,
+                    _ => ContributionState::Waiting { reason: keeps(known, state, node) },
+                }
+            };
+            return Some(NodeContribution { query: open.id, state: answer });
+        }
+        let last = state.history.iter().rfind(|closed| !closed.withdrawn)?;
+        let declined = last.declined.iter().find(|(who, _)| *who == node);
+        let answer = match declined {
+            _ if last.cohort.contains(&node) => ContributionState::Counted,
+            Some((_, reason)) => ContributionState::Declined { reason: reason.clone() },
+            None => match (refused(last.id), left_out(known, state, node)) {
+                (Some(turned), _) => ContributionState::Rejected { reason: turned.reason.clone() },
+                (None, Some(reason)) => ContributionState::LeftOut { reason },
+                (None, None) => ContributionState::Missing,
+            },
+        };
+        Some(NodeContribution { query: last.id, state: answer })
+    }
+
+    /// Which policy of a run a node is to infer with, and does.
+    pub fn policy_state(&self, run: &RunId, node: NodeId) -> NodePolicyState {
+        let record = self.runs.get(run).and_then(|state| state.record_in_force(node));
+        let using = self.nodes.get(&node).and_then(|known| known.using.as_ref());
+        NodePolicyState {
+            wanted: record.map(|record| record.version),
+            overridden: record.is_some_and(|record| record.node.is_some()),
+            using: using.filter(|using| using.run == *run).map(|using| using.version),
+        }
+    }
+}
+
+/// What keeps a node that is waited for.
+fn keeps(state: &super::NodeState, run: &RunState, node: NodeId) -> String {
+    match (state.connected, state.last_seen_ms) {
+        (true, _) => describe(run.activity.get(&node)),
+        (false, Some(_)) => "disconnected".to_owned(),
+        (false, None) => "not seen since the coordinator started".to_owned(),
     }
 }
 
@@ -271,32 +414,6 @@ fn standing(phase: &Phase) -> Standing {
         Phase::Failed { why } => Standing::Failed { why: why.clone() },
         Phase::Stopped => Standing::Stopped,
     }
-}
-
-fn queries(state: &RunState) -> Vec<QueryStatus> {
-    let closed = state.history.iter().map(|closed| QueryStatus {
-        query: closed.id,
-        name: closed.name.to_owned(),
-        withdrawn: closed.withdrawn,
-        answered: closed.cohort.clone(),
-        declined: closed
-            .declined
-            .iter()
-            .map(|(node, reason)| NodeAnswer { node: *node, reason: reason.clone() })
-            .collect(),
-    });
-    let open = state.open_query().map(|open| QueryStatus {
-        query: open.id,
-        name: open.name.to_owned(),
-        withdrawn: false,
-        answered: open.stored.keys().copied().collect(),
-        declined: open
-            .declined
-            .iter()
-            .map(|(node, why)| NodeAnswer { node: *node, reason: why.to_string() })
-            .collect(),
-    });
-    closed.chain(open).collect()
 }
 
 fn exits(state: &RunState) -> Vec<ExitStatus> {
@@ -313,12 +430,15 @@ fn exits(state: &RunState) -> Vec<ExitStatus> {
 }
 
 fn policies(state: &RunState) -> Vec<PolicyStatus> {
-    let measured = state.program.previews();
-    let status = |(i, record): (usize, &super::PolicyRecord)| {
-        let point = measured.get(i);
+    let generation = state.generation();
+    let status = |record: &super::PolicyRecord| {
+        let point = state.point_of(record.version);
         PolicyStatus {
             version: record.version,
             purpose: record.purpose,
+            node: record.node,
+            cleared: record.cleared,
+            superseded: record.generation != generation,
             set_at_ms: record.set_at_ms,
             asked: record.asked.clone(),
             policy: record.policy.clone(),
@@ -330,5 +450,14 @@ fn policies(state: &RunState) -> Vec<PolicyStatus> {
                 .map(|(point, times)| times.mean_ms(&point.policy, &point.exit_share)),
         }
     };
-    state.policies.iter().enumerate().map(status).collect()
+    state.policies.iter().map(status).collect()
+}
+
+impl RunState {
+    /// What a policy did when it was measured, if it was since the last contribution was removed.
+    pub(super) fn point_of(&self, version: PolicyVersion) -> Option<&CurvePoint> {
+        let generation = self.generation();
+        let mut of_this = self.policies.iter().filter(|record| record.generation == generation);
+        self.program.previews().get(of_this.position(|record| record.version == version)?)
+    }
 }

@@ -1,157 +1,12 @@
-//! What an operator may ask of a coordinator, from the command line or a window, here or elsewhere.
-//!
-//! One request and one response per stream, opened with [`Request::Operator`](crate::message::Request) by a peer
-//! whose certificate says *operator*. Responses are JSON on the wire: they are what `--json` prints.
+//! Nodes and runs, as an operator sees them.
 
-use exeunt_exits::{PolicyRequest, Quantiles, Times};
+use exeunt_exits::{Policy, Times};
 use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::NodeLive;
 use crate::coordinator::{NodeStatus, RunStatus};
 use crate::ids::{NodeId, PolicyVersion, QueryId, RunId};
-use crate::spec::RunFile;
-
-/// A wish.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum OperatorRequest {
-    /// A join token that works once.
-    Token {
-        /// How long it is valid, in seconds.
-        valid_s: u64,
-        /// A note for the list of tokens.
-        label: String,
-    },
-    /// The nodes.
-    Nodes,
-    /// Shut a node out for good.
-    Revoke {
-        /// The node.
-        node: NodeId,
-    },
-    /// Whether the coordinator has a blob, so that a network is sent once.
-    HasBlob {
-        /// Its hash.
-        blob: Digest,
-    },
-    /// The bytes of a blob follow this request.
-    PutBlob {
-        /// Its hash.
-        blob: Digest,
-        /// Its length.
-        bytes: u64,
-    },
-    /// Start a run; its network must be there.
-    StartRun {
-        /// The run file.
-        file: Box<RunFile>,
-        /// BLAKE3 of the network.
-        network: Digest,
-    },
-    /// The runs.
-    Runs,
-    /// One run. The newest, if none is named.
-    Show {
-        /// Which.
-        run: Option<RunId>,
-    },
-    /// End a run.
-    Stop {
-        /// Which.
-        run: RunId,
-    },
-    /// Put a policy in force.
-    SetPolicy {
-        /// For which run; the newest, if none is named.
-        run: Option<RunId>,
-        /// Which policy.
-        wish: PolicyRequest,
-    },
-    /// Have a policy measured on the calibration part without putting it in force.
-    TryPolicy {
-        /// For which run; the newest, if none is named.
-        run: Option<RunId>,
-        /// Which policy.
-        wish: PolicyRequest,
-    },
-    /// Wait until something has changed since a revision, or for half a minute.
-    Watch {
-        /// The revision that is known.
-        seen: u64,
-    },
-    /// Margins at every exit on the calibration part, so that shares can be turned into thresholds.
-    Margins {
-        /// Which run; the newest, if none is named.
-        run: Option<RunId>,
-    },
-    /// How many samples of each class every node counted.
-    Coverage {
-        /// Which run; the newest, if none is named.
-        run: Option<RunId>,
-    },
-    /// Lines of the audit log.
-    Audit {
-        /// Number of the first line wanted.
-        from: u64,
-    },
-    /// The merged tables and fitted heads of a run.
-    Snapshot {
-        /// Which run; the newest, if none is named.
-        run: Option<RunId>,
-    },
-}
-
-/// The answer to a wish.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OperatorResponse {
-    /// A token.
-    Token {
-        /// As a node's operator types it.
-        token: String,
-        /// When it expires, in seconds since 1970.
-        expires: u64,
-    },
-    /// The nodes.
-    Nodes(Vec<NodeRow>),
-    /// Whether the blob is there.
-    HasBlob(bool),
-    /// Done.
-    Done,
-    /// A run was started.
-    Started {
-        /// Its id.
-        run: RunId,
-    },
-    /// The runs, oldest first.
-    Runs(Vec<RunRow>),
-    /// One run.
-    Show(Box<RunReport>),
-    /// A policy is in force.
-    Policy {
-        /// The run.
-        run: RunId,
-        /// Its version.
-        version: PolicyVersion,
-    },
-    /// The revision now. Revisions only tell "as before" from "changed"; a restarted coordinator counts anew.
-    Changed {
-        /// The revision.
-        now: u64,
-    },
-    /// Margins; none before they are known.
-    Margins(Option<Box<Quantiles>>),
-    /// Samples per class and node; none before they are counted.
-    Coverage(Option<Box<Coverage>>),
-    /// Lines of the audit log, oldest first.
-    Audit(Vec<AuditLine>),
-    /// Names of the blobs that make up a snapshot; they can be fetched.
-    Snapshot(Box<SnapshotNames>),
-    /// The wish was not granted.
-    Refused {
-        /// Why.
-        why: String,
-    },
-}
 
 /// A node in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +20,31 @@ pub struct NodeRow {
     pub revoked: bool,
     /// When it enrolled, in milliseconds since 1970.
     pub enrolled_ms: u64,
+    /// Bytes it sent and received for every run so far, payload and framing.
+    #[serde(default)]
+    pub bytes_up: u64,
+    /// See [`bytes_up`](Self::bytes_up).
+    #[serde(default)]
+    pub bytes_down: u64,
+}
+
+/// One node, as closely as the coordinator knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeDetail {
+    /// As in the list.
+    #[serde(flatten)]
+    pub row: NodeRow,
+    /// What it gave to the run; none where there is no run or it took no part.
+    pub report: Option<NodeReport>,
+    /// What its inference does, if it has said so.
+    pub live: Option<NodeLive>,
+    /// Last lines of the audit log about it, oldest first, at most [`NodeDetail::LINES`].
+    pub log: Vec<AuditLine>,
+}
+
+impl NodeDetail {
+    /// Lines of the audit log that are shown.
+    pub const LINES: usize = 50;
 }
 
 /// A run in a list.
@@ -191,6 +71,22 @@ pub struct RunReport {
     /// Answers that came after their query had closed: stored, and in no sum of this run so far.
     #[serde(default)]
     pub late: Vec<LateAnswer>,
+    /// Policies that were kept under a name, by name.
+    #[serde(default)]
+    pub named: Vec<NamedPolicy>,
+}
+
+/// A policy that was kept under a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedPolicy {
+    /// The name.
+    pub name: String,
+    /// The version it was kept from.
+    pub version: PolicyVersion,
+    /// The policy.
+    pub policy: Policy,
+    /// When it was kept, in milliseconds since 1970.
+    pub saved_ms: u64,
 }
 
 /// An answer that came too late.
@@ -242,6 +138,76 @@ pub struct NodeReport {
     pub times: Option<NodeTimes>,
     /// Bytes it sent and received for each query.
     pub traffic: Vec<QueryTraffic>,
+    /// What became of its answer to the query that is open, or else to the last one.
+    #[serde(default)]
+    pub contribution: Option<NodeContribution>,
+    /// Which policy of this run it is to infer with, and does.
+    #[serde(default)]
+    pub policy: NodePolicyState,
+}
+
+/// What became of a node's answer to a query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeContribution {
+    /// The query.
+    pub query: QueryId,
+    /// What became of it.
+    #[serde(flatten)]
+    pub state: ContributionState,
+}
+
+/// How far a node's answer to a query is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "contribution")]
+pub enum ContributionState {
+    /// Nothing was heard of it yet; what keeps the node, in words.
+    Waiting {
+        /// What keeps it.
+        reason: String,
+    },
+    /// It is being computed.
+    Computing {
+        /// Samples done.
+        done: u64,
+        /// Samples to do.
+        of: u64,
+    },
+    /// It is on its way.
+    Sending,
+    /// It is on disk and will be counted when the query closes.
+    Stored,
+    /// It is in the sum.
+    Counted,
+    /// It came after the query had closed: stored, and in no sum.
+    Late,
+    /// The node declined.
+    Declined {
+        /// Why.
+        reason: String,
+    },
+    /// The coordinator did not take it.
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+    /// The query closed without it.
+    Missing,
+    /// The node is not asked.
+    LeftOut {
+        /// Why: it waits for approval, is quarantined, or its contribution was removed.
+        reason: String,
+    },
+}
+
+/// Which policy of a run a node is to infer with, and does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodePolicyState {
+    /// The version that is wanted of it; none before a policy is set.
+    pub wanted: Option<PolicyVersion>,
+    /// Whether that is its own, set for it alone.
+    pub overridden: bool,
+    /// The version it has said it infers with.
+    pub using: Option<PolicyVersion>,
 }
 
 /// What samples cost on one node's clock, batch 1.
