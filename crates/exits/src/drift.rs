@@ -58,7 +58,7 @@ impl Drift {
     /// none at all, or nothing was expected anywhere.
     ///
     /// By chance alone, the index over `B` bins and `n` samples is about χ² with `B − 1` degrees of freedom over `n`.
-    /// It is judged from `100 + 20 (B − 1)` samples on, where a stream that has not changed is called shifting less than
+    /// It is judged from `150 + 25 (B − 1)` samples on, where a stream that has not changed is called shifting less than
     /// once in a thousand times.
     #[must_use]
     pub fn of(expected: &[f64], found: &[u64]) -> Option<Self> {
@@ -67,7 +67,7 @@ impl Drift {
             return None;
         }
         let samples = found.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
-        let needed = 100 + 20 * (expected.len() as u64 - 1);
+        let needed = 150 + 25 * (expected.len() as u64 - 1);
         let index = match samples {
             0 => 0.0,
             n => expected
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn few_samples_say_nothing_and_nonsense_has_no_answer() {
         let few = Drift::of(&[0.9, 0.1], &[0, 50]).unwrap();
-        assert_eq!((few.level, few.needed), (DriftLevel::TooFew, 120));
+        assert_eq!((few.level, few.needed), (DriftLevel::TooFew, 175));
         assert!(few.index > DRIFTED);
         assert_eq!(Drift::of(&[0.5, 0.5], &[0, 0]).unwrap().index, 0.0);
         assert_eq!(Drift::of(&[0.5], &[1, 2]), None);

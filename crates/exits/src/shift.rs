@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_mean_that_moves_by_one_deviation_has_moved_by_one() {
         let shape = MomentsShape { classes: 2, exits: vec![ExitShape { dim: 2, second: false }] };
-        let scale = Scale::new(4);
+        let scale = Scale::new(20);
         // Every class has 4 samples around its mean, at a distance of 2 in each number: σ = 2.
         let squares = |means: [f64; 4]| {
             [0, 1].map(|k| 4.0 * (means[2 * k].powi(2) + means[2 * k + 1].powi(2)) + 4.0 * 8.0)
