@@ -22,6 +22,16 @@ pub enum StoreError {
         /// The newest format read here.
         supported: u32,
     },
+    /// An earlier version of this software wrote it. It is rewritten when a coordinator opens it.
+    #[error("{path} has format {found}, expected {expected}; the coordinator rewrites it when it starts")]
+    Older {
+        /// The store.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format of this version.
+        expected: u32,
+    },
     /// It was not closed in order, and can be read once it is repaired: opening it for writing does that.
     #[error("{path} was not closed in order; the coordinator repairs it when it starts")]
     NotClosed {

@@ -18,8 +18,8 @@ pub use history::{ClassCounts, CostPoint, ExitShift, SnapshotDiff, SnapshotRow};
 pub use live::{LiveMoment, NodeLive};
 pub use report::{
     AuditLine, ContributionState, Coverage, LateAnswer, NamedPolicy, NodeContribution, NodeDetail, NodePoint,
-    NodePolicy, NodePolicyState, NodeReport, NodeRow, QueryTraffic, RunReport, RunRow, SnapshotNames,
-    Withheld,
+    NodePolicy, NodePolicyState, NodeReport, NodeRow, NodeTimes, QueryTraffic, RunReport, RunRow,
+    SnapshotNames, Withheld,
 };
 
 /// A wish.
