@@ -238,9 +238,22 @@ impl ExitHead {
     /// # Errors
     /// When the exit does not have the rule, or the activation is of another dimension.
     pub fn decide(&self, rule: Rule, z: &[f32]) -> Result<Decision, DecideError> {
+        self.decide_with(&mut DecideScratch::default(), rule, z)
+    }
+
+    /// [`decide`](Self::decide) with buffers from the last time, so that nothing is allocated.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decide_with(
+        &self,
+        scratch: &mut DecideScratch,
+        rule: Rule,
+        z: &[f32],
+    ) -> Result<Decision, DecideError> {
         self.check_dim(z.len())?;
         let scorer = self.scorer(rule)?;
-        Ok(scorer.decide(&mut Scratch::default(), ArrayView1::from(z)))
+        Ok(scorer.decide(scratch, ArrayView1::from(z)))
     }
 
     /// Decides on a batch of pooled activations, one per row, into `decisions`. Row `i` gets, bit for bit, what
@@ -259,7 +272,7 @@ impl ExitHead {
             return Err(DecideError::Rows { what: "decisions", found: decisions.len(), expected: z.nrows() });
         }
         let scorer = self.scorer(rule)?;
-        let mut scratch = Scratch::default();
+        let mut scratch = DecideScratch::default();
         for (row, decision) in z.rows().into_iter().zip(decisions) {
             *decision = scorer.decide(&mut scratch, row);
         }
@@ -283,9 +296,9 @@ impl ExitHead {
     }
 }
 
-/// Buffers that a batch shares.
-#[derive(Default)]
-struct Scratch {
+/// Buffers that [`ExitHead::decide_with`] uses again.
+#[derive(Clone, Debug, Default)]
+pub struct DecideScratch {
     /// The activation in double precision, converted once for all classes.
     z: Vec<f64>,
     scores: Vec<f64>,
@@ -306,8 +319,8 @@ enum Numbers<'a> {
 impl Scorer<'_> {
     /// One activation of the right dimension. A non-finite number makes every class's distance or score non-finite
     /// (single-precision numbers are too small to do so by their squares), so looking at those is enough.
-    fn decide(&self, scratch: &mut Scratch, z: ArrayView1<'_, f32>) -> Decision {
-        let Scratch { z: wide, scores } = scratch;
+    fn decide(&self, scratch: &mut DecideScratch, z: ArrayView1<'_, f32>) -> Decision {
+        let DecideScratch { z: wide, scores } = scratch;
         wide.clear();
         match z.as_slice() {
             Some(z) => wide.extend(z.iter().map(|&v| f64::from(v))),

@@ -40,7 +40,7 @@ pub use cost::{CostError, CostModel};
 pub use curve::{Curve, CurvePoint, pareto, static_line};
 pub use drift::{DRIFTED, Drift, DriftLevel, MARGIN_BINS, MARGIN_EDGES, SHIFTING, margin_bin, margin_shares};
 pub use fit::{FitError, FitOptions, Prior, fit_heads};
-pub use head::{ExitHead, HeadError, LinearHead, Unavailable};
+pub use head::{DecideScratch, ExitHead, HeadError, LinearHead, Unavailable};
 pub use heads::{Heads, SpreadError};
 pub use outcomes::{AskError, Outcomes, OutcomesBuilder, OutcomesError};
 pub use place::{
@@ -48,7 +48,7 @@ pub use place::{
     place,
 };
 pub use policy::{ExitRule, Policy, PolicyError};
-pub use pool::{ParsePoolError, Pool, PoolError};
+pub use pool::{ParsePoolError, Pool, PoolError, PoolScratch};
 pub use program::{
     ChooseError, ExitReport, NodeCurve, PolicyRequest, Program, ProgramError, RunResult, node_curve,
 };

@@ -1,6 +1,7 @@
 //! Bringing the activation at a tap to an exit's fixed dimension.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use serde::de::{self, Visitor};
@@ -96,6 +97,20 @@ impl Pool {
     /// # Errors
     /// When this pooling does not fit the shape, or a slice does not fit it.
     pub fn apply(&self, shape: &[usize], map: &[f32], out: &mut [f32]) -> Result<(), PoolError> {
+        self.apply_with(&mut PoolScratch::default(), shape, map, out)
+    }
+
+    /// [`apply`](Self::apply) with buffers from the last time, so that nothing is allocated.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply_with(
+        &self,
+        scratch: &mut PoolScratch,
+        shape: &[usize],
+        map: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), PoolError> {
         let dim = self.dim(shape)?;
         let expected = elements(shape).ok_or_else(|| PoolError::Size { found: shape.to_vec() })?;
         length("map", map.len(), expected)?;
@@ -103,12 +118,22 @@ impl Pool {
         match (*self, shape) {
             (Pool::Grid(1), &[_, height, width]) => mean_of_maps(height * width, map, out),
             (Pool::Grid(p), &[_, height, width]) => {
-                mean_of_cells(usize::from(p), height, width, map, out);
+                mean_of_cells(scratch, usize::from(p), height, width, map, out);
             }
             _ => out.copy_from_slice(map),
         }
         Ok(())
     }
+}
+
+/// Buffers that [`Pool::apply_with`] uses again.
+#[derive(Clone, Debug, Default)]
+pub struct PoolScratch {
+    /// Rows and columns of each cell.
+    down: Vec<Range<usize>>,
+    across: Vec<Range<usize>>,
+    /// Sums of one band of rows.
+    columns: Vec<f32>,
 }
 
 /// Elements of a shape, or nothing if there are none or too many to address.
@@ -124,7 +149,7 @@ fn length(what: &'static str, found: usize, expected: usize) -> Result<(), PoolE
 }
 
 /// Cell `i` of `p` over an axis of `n`.
-fn cell(i: usize, p: usize, n: usize) -> std::ops::Range<usize> {
+fn cell(i: usize, p: usize, n: usize) -> Range<usize> {
     i * n / p..((i + 1) * n).div_ceil(p)
 }
 
@@ -136,11 +161,22 @@ fn mean_of_maps(plane: usize, map: &[f32], out: &mut [f32]) {
 }
 
 /// Rows of a band are added into columns first, which is contiguous work; then each cell sums its columns.
-fn mean_of_cells(p: usize, height: usize, width: usize, map: &[f32], out: &mut [f32]) {
+fn mean_of_cells(
+    scratch: &mut PoolScratch,
+    p: usize,
+    height: usize,
+    width: usize,
+    map: &[f32],
+    out: &mut [f32],
+) {
+    let PoolScratch { down, across, columns } = scratch;
     // Divisions are done once per axis: with small maps they would cost more than the additions.
-    let cells = |n| (0..p).map(move |i| cell(i, p, n)).collect::<Vec<_>>();
-    let (down, across) = (cells(height), cells(width));
-    let mut columns = vec![0.0_f32; width];
+    for (cells, n) in [(&mut *down, height), (&mut *across, width)] {
+        cells.clear();
+        cells.extend((0..p).map(|i| cell(i, p, n)));
+    }
+    columns.clear();
+    columns.resize(width, 0.0);
     let channels = map.chunks_exact(height * width);
     for (channel, out) in channels.zip(out.chunks_exact_mut(p * p)) {
         for (rows, out) in down.iter().zip(out.chunks_exact_mut(p)) {
