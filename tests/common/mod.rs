@@ -72,7 +72,8 @@ impl Done {
     }
 }
 
-/// The binary, with nothing of this process's environment that it would listen to.
+/// The binary, with nothing of this process's environment that it would listen to. It computes with the engine that is
+/// on every machine: tables are compared bit for bit.
 pub(crate) fn exeunt(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeunt"));
     for (name, _) in std::env::vars_os() {
@@ -80,7 +81,7 @@ pub(crate) fn exeunt(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env("EXEUNT_ENGINE", "tract");
     command
 }
 

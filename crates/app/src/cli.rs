@@ -376,6 +376,8 @@ pub(crate) struct SimulateArgs {
     /// Threads to compute with; default: all cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) engine: exeunt_node::EngineOptions,
     /// Draw the trade-off curve
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,

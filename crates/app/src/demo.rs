@@ -181,7 +181,7 @@ async fn classify(plan: &Plan, place: &NodePlace, report: &RunReport) -> anyhow:
         anyhow::ensure!(Instant::now() < deadline, "{} did not receive the policy", place.name);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let ready = load_ready(&home)?;
+    let ready = load_ready(&home, &exeunt_network::EngineChoice::tract())?;
     let spec = ready.inference.spec();
     let samples =
         Reader::new(&plan.data, &spec.data, spec.seed, &spec.classes).part(&spec.data.evaluation)?;

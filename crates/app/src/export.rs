@@ -310,9 +310,14 @@ mod tests {
             let network = &takeaway.network;
             let shape = &network.input().shape;
             let heads = Arc::new(takeaway.heads.clone());
-            let inference =
-                Inference::new(takeaway.spec.clone(), network, &Tract, heads, takeaway.policy.clone())
-                    .unwrap();
+            let inference = Inference::new(
+                takeaway.spec.clone(),
+                network.clone(),
+                &Tract,
+                heads,
+                takeaway.policy.clone(),
+            )
+            .unwrap();
             let x = samples(&plan, &takeaway.spec, shape);
             let expected = inference.run(x.view()).unwrap();
             let version = takeaway.version.0;

@@ -258,8 +258,9 @@ struct Measured {
 
 /// Whole and cut by turns, so that whatever else the machine does meets both alike.
 fn measure(network: &Network, engine: &dyn Engine, tap: &Tap, wanted: Wanted) -> anyhow::Result<Measured> {
-    let whole = Segments::prepare(engine, network, &[])?;
-    let cut = Segments::prepare(engine, network, &[&tap.name])?;
+    let whole = Segments::prepare_fast(engine, network, &[])?;
+    let cut = Segments::prepare_fast(engine, network, &[&tap.name])?;
+    let (mut in_one_piece, mut in_two) = (whole.lane()?, cut.lane()?);
     let exit = MadeUp::new(tap, wanted)?;
     // Looks like a normalised image; a network of convolutions takes the same time for any.
     let x = Array2::from_shape_fn((1, whole.input_shape().iter().product()), |(_, i)| {
@@ -272,14 +273,16 @@ fn measure(network: &Network, engine: &dyn Engine, tap: &Tap, wanted: Wanted) ->
             break;
         }
         let start = Instant::now();
-        black_box(whole.run_segment(0, x.view())?);
+        in_one_piece.begin(x.view())?;
+        in_one_piece.run()?;
         let in_one = ms(start);
         let start = Instant::now();
-        let activation = cut.run_segment(0, x.view())?;
+        in_two.begin(x.view())?;
+        in_two.run()?;
         let until = ms(start);
-        let decision = exit.decide(activation.as_slice().unwrap_or_default())?;
+        let decision = exit.decide(in_two.row(0))?;
         let start = Instant::now();
-        black_box(cut.run_segment(1, activation.view())?);
+        in_two.run()?;
         let rest = ms(start);
         if round >= WARM_UP {
             network_ms.push(in_one);
@@ -342,6 +345,11 @@ impl Placed {
             self.saves_ms,
             self.network_ms
         )
+    }
+
+    /// The taps of the exits that were placed, in order.
+    pub(crate) fn taps(&self) -> Vec<String> {
+        self.chosen().map(|place| place.tap.clone()).collect()
     }
 
     fn chosen(&self) -> impl Iterator<Item = &Place> {

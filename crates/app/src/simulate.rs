@@ -2,12 +2,12 @@
 
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use exeunt_data::Partition;
 use exeunt_exits::Pool;
-use exeunt_network::Tract;
 use exeunt_protocol::operator::RunReport;
 use exeunt_simulate::{LocalFederation, Plan, in_memory};
 use tokio::task::JoinSet;
@@ -74,12 +74,13 @@ fn plan(arguments: &SimulateArgs) -> anyhow::Result<Plan> {
     if let Some(threads) = arguments.threads {
         plan.threads = threads.max(1);
     }
+    plan.engine = Arc::new(arguments.engine.choose(None).map_err(|error| BadInput(error.to_string()))?);
     if let Some(pool) = arguments.pool {
         plan.file.exit.pool = Pool::Grid(pool);
         plan.file.exits.named_mut().iter_mut().for_each(|exit| exit.pool = None);
     }
     // After the pooling: deciding is part of what is measured.
-    if let Some(placed) = place::fill(&mut plan.file, &plan.network, &Tract)? {
+    if let Some(placed) = place::fill(&mut plan.file, &plan.network, plan.engine.engine())? {
         eprint!("{}", placed.explain());
     }
     if arguments.no_floors {
@@ -109,7 +110,10 @@ async fn federate(plan: &Plan, folder: &Path, bar: &indicatif::ProgressBar) -> a
     let threads = (plan.threads / plan.nodes.max(1) as usize).max(1);
     let mut nodes = JoinSet::new();
     for place in federation.join(plan, threads).await? {
-        nodes.spawn(exeunt_node::run(exeunt_node::Home::new(place.home), std::future::pending()));
+        let engine = Arc::clone(&plan.engine);
+        let computing = exeunt_node::Computing { engine, ..exeunt_node::Computing::plain() };
+        let home = exeunt_node::Home::new(place.home);
+        nodes.spawn(exeunt_node::run_with(home, computing, std::future::pending()));
     }
     let run = federation.start_run(plan).await?;
     let report = tokio::select! {

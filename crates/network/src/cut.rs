@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 
 use exeunt_stats::Macs;
 use prost::Message;
@@ -16,7 +17,7 @@ use crate::taps::{self, Tap};
 
 /// The part of a network between two consecutive taps (METHOD, "Words").
 pub struct Segment {
-    model: Vec<u8>,
+    model: pb::ModelProto,
     input: TensorInfo,
     output: TensorInfo,
     macs: Macs,
@@ -25,8 +26,12 @@ pub struct Segment {
 impl Segment {
     /// An ONNX file: one input and one output, both 32-bit floats with a batch of one, and the
     /// constants it needs.
-    pub fn model(&self) -> &[u8] {
-        &self.model
+    pub fn to_onnx(&self) -> Vec<u8> {
+        self.model.encode_to_vec()
+    }
+
+    pub(crate) fn into_model(self) -> pb::ModelProto {
+        self.model
     }
 
     /// What goes in.
@@ -51,8 +56,7 @@ impl fmt::Debug for Segment {
             .field("input", &self.input)
             .field("output", &self.output)
             .field("macs", &self.macs)
-            .field("bytes", &self.model.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,38 +175,86 @@ fn nearest(taps: &[Tap], name: &str) -> Option<String> {
         .map(|(_, tap)| tap.name.clone())
 }
 
-/// Cuts after the given steps, which increase and each make the tap beside it.
-pub(crate) fn segments(graph: &DataGraph, cuts: Vec<(usize, TensorInfo)>) -> Vec<Segment> {
-    let mut segments = Vec::with_capacity(cuts.len() + 1);
-    let mut begin = 0;
-    let mut input = graph.input.clone();
-    for (position, output) in cuts {
-        let steps = &graph.steps[begin..=position];
-        segments.push(segment(graph, steps, input, output.clone()));
-        (begin, input) = (position + 1, output);
-    }
-    segments.push(segment(graph, &graph.steps[begin..], input, graph.output.clone()));
-    segments
+/// Cuts after the given steps, which increase and each make the tap beside it. Each piece is written when it is asked
+/// for.
+pub(crate) fn segments(
+    graph: &DataGraph,
+    cuts: Vec<(usize, TensorInfo)>,
+) -> impl Iterator<Item = Segment> + '_ {
+    let constants = &graph.constants;
+    pieces(graph.steps.len(), &graph.input, &graph.output, cuts).map(move |piece| {
+        let steps = &graph.steps[piece.steps.clone()];
+        let read = constants_read(steps).filter_map(|name| constants.get(name)).cloned().collect();
+        segment(graph.ir_version, graph.opset, steps, read, piece)
+    })
 }
 
-fn segment(graph: &DataGraph, steps: &[Step], input: TensorInfo, output: TensorInfo) -> Segment {
+/// The same of a graph that is used up: a constant is moved into the last piece that reads it, so that weights are not
+/// there twice.
+pub(crate) fn segments_of(graph: DataGraph, cuts: Vec<(usize, TensorInfo)>) -> impl Iterator<Item = Segment> {
+    let DataGraph { ir_version, opset, input, output, steps, mut constants, .. } = graph;
+    pieces(steps.len(), &input, &output, cuts).map(move |piece| {
+        let later: BTreeSet<&str> = constants_read(&steps[piece.steps.end..]).collect();
+        let mut take = |name: &str| {
+            if later.contains(name) { constants.get(name).cloned() } else { constants.remove(name) }
+        };
+        let read = constants_read(&steps[piece.steps.clone()]).filter_map(&mut take).collect();
+        segment(ir_version, opset, &steps[piece.steps.clone()], read, piece)
+    })
+}
+
+/// Which steps are a segment, and where it begins and ends.
+struct Piece {
+    steps: Range<usize>,
+    input: TensorInfo,
+    output: TensorInfo,
+}
+
+fn pieces(
+    steps: usize,
+    input: &TensorInfo,
+    output: &TensorInfo,
+    cuts: Vec<(usize, TensorInfo)>,
+) -> impl Iterator<Item = Piece> + use<> {
+    let mut begin = 0;
+    let mut input = input.clone();
+    let last = (steps.saturating_sub(1), output.clone());
+    cuts.into_iter().chain([last]).map(move |(position, output)| {
+        let steps = begin..position + 1;
+        begin = steps.end;
+        Piece { steps, input: std::mem::replace(&mut input, output.clone()), output }
+    })
+}
+
+/// What `steps` read that none of them may have made, each once, sorted; some of it is constants.
+fn constants_read(steps: &[Step]) -> impl Iterator<Item = &str> {
     let read: BTreeSet<&str> = steps.iter().flat_map(|step| reads(&step.node)).collect();
+    read.into_iter()
+}
+
+fn segment(
+    ir_version: i64,
+    opset: i64,
+    steps: &[Step],
+    constants: Vec<pb::TensorProto>,
+    Piece { input, output, .. }: Piece,
+) -> Segment {
     let model = pb::ModelProto {
         // Before version 4, constants had to be listed among the inputs.
-        ir_version: graph.ir_version.max(4),
-        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: graph.opset }],
+        ir_version: ir_version.max(4),
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: opset }],
         producer_name: "exeunt".to_owned(),
         graph: Some(pb::GraphProto {
             name: format!("{} to {}", input.name, output.name),
             node: steps.iter().map(|step| step.node.clone()).collect(),
-            initializer: read.iter().filter_map(|name| graph.constants.get(*name)).cloned().collect(),
+            initializer: constants,
             input: vec![value_info(&input)],
             output: vec![value_info(&output)],
             ..Default::default()
         }),
         ..Default::default()
     };
-    Segment { model: model.encode_to_vec(), input, output, macs: steps.iter().map(|step| step.macs).sum() }
+    Segment { model, input, output, macs: steps.iter().map(|step| step.macs).sum() }
 }
 
 pub(crate) fn value_info(info: &TensorInfo) -> pb::ValueInfoProto {

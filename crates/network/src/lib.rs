@@ -30,9 +30,11 @@
 //!    that any engine can run it.
 //!
 //! # What holds
-//! * Row `i` that a [`Runner`] puts out depends on row `i` that went in alone, bit for bit: not on the
-//!   other rows, nor on how many there are, nor on the thread that ran it. Between engines, engine
-//!   versions and processors the last bits may differ.
+//! * Row `i` that a chain prepared for [`Batching::Exact`] puts out depends on row `i` that went in
+//!   alone, bit for bit: not on the other rows, nor on how many there are, nor on the thread that ran
+//!   it. Between engines, engine versions and processors the last bits may differ.
+//! * What a segment made goes into the next where it lies, and is read there ([`Lane`]): no copy, and
+//!   nothing is allocated per sample but what the engine itself does.
 //! * A file is hostile until shown otherwise: whatever its bytes, loading and cutting end in a value
 //!   or an error. The engine's own panics are caught and come back as errors (the process's panic hook
 //!   still sees them).
@@ -40,6 +42,7 @@
 //! Deliberately absent: pooling and rules (those are the exits' business), images, and the types of
 //! ONNX and of the engines in any public signature.
 
+mod choice;
 mod constants;
 mod cut;
 mod engine;
@@ -52,19 +55,22 @@ mod kind;
 mod load;
 mod macs;
 mod network;
+mod onnxruntime;
 mod segments;
 mod structure;
 mod taps;
 mod tract;
 
+pub use choice::{ChooseError, EngineChoice, EngineSettings, EngineWish, UnknownEngine};
 pub use cut::{CutError, Segment};
-pub use engine::{Engine, EngineError, Runner};
+pub use engine::{Batching, Chain, ChainLane, Engine, EngineError, engine_label};
 pub use export::{BuiltInExit, ExportError, MAX_BUILT_IN_EXITS, Scores};
 pub use info::TensorInfo;
 pub use kind::FileKind;
 pub use load::LoadError;
 pub use network::Network;
-pub use segments::{PrepareError, Segments};
+pub use onnxruntime::{Candidate, OnnxRuntime, OnnxRuntimeError};
+pub use segments::{Lane, PrepareError, Segments};
 pub use structure::SUPPORTED_OPSETS;
 pub use taps::Tap;
 pub use tract::Tract;

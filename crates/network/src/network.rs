@@ -53,17 +53,30 @@ impl Network {
         Self::new(bytes, model)
     }
 
+    /// [`from_bytes`](Self::from_bytes) for a device that only runs the network: the bytes are let go as early as
+    /// possible, and [`bytes`](Self::bytes) has none.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_bytes_to_run(bytes: Vec<u8>) -> Result<Self, LoadError> {
+        let hash = Digest::of(&bytes);
+        let (bytes, model) = load::decode(bytes)?;
+        drop(bytes);
+        Self::of_model(hash, Arc::default(), model)
+    }
+
     fn new(bytes: Vec<u8>, model: tract_onnx::pb::ModelProto) -> Result<Self, LoadError> {
+        Self::of_model(Digest::of(&bytes), bytes.into(), model)
+    }
+
+    fn of_model(
+        hash: Digest,
+        bytes: Arc<[u8]>,
+        model: tract_onnx::pb::ModelProto,
+    ) -> Result<Self, LoadError> {
         let graph = DataGraph::new(structure::pin(model)?)?;
         let (steps, taps) = taps::find(&graph).into_iter().unzip();
-        Ok(Self(Arc::new(Inner {
-            hash: Digest::of(&bytes),
-            bytes: bytes.into(),
-            uncounted: graph::uncounted(&graph),
-            graph,
-            taps,
-            steps,
-        })))
+        Ok(Self(Arc::new(Inner { hash, bytes, uncounted: graph::uncounted(&graph), graph, taps, steps })))
     }
 
     /// BLAKE3 of [`bytes`](Self::bytes): the network's identity.
@@ -71,7 +84,7 @@ impl Network {
         self.0.hash
     }
 
-    /// The self-contained ONNX file.
+    /// The self-contained ONNX file; nothing when it was loaded [to run](Self::from_bytes_to_run).
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.0.bytes
     }
@@ -119,7 +132,29 @@ impl Network {
     /// # Errors
     /// When a name is no cut point, comes twice, or is out of order.
     pub fn cut(&self, taps: &[&str]) -> Result<Vec<Segment>, CutError> {
+        Ok(self.segments(taps)?.collect())
+    }
+
+    /// [`cut`](Self::cut), each piece written when it is asked for.
+    pub(crate) fn segments(&self, taps: &[&str]) -> Result<impl Iterator<Item = Segment> + '_, CutError> {
         Ok(cut::segments(&self.0.graph, self.cuts(taps)?))
+    }
+
+    /// [`segments`](Self::segments), using up the network where nobody else has it.
+    pub(crate) fn into_segments(self, taps: &[&str]) -> Result<Box<dyn Iterator<Item = Segment>>, CutError> {
+        let cuts = self.cuts(taps)?;
+        Ok(match Arc::try_unwrap(self.0) {
+            Ok(inner) => Box::new(cut::segments_of(inner.graph, cuts)),
+            Err(shared) => {
+                let pieces: Vec<Segment> = cut::segments(&shared.graph, cuts).collect();
+                Box::new(pieces.into_iter())
+            }
+        })
+    }
+
+    /// Names and shapes at `taps`, when the network can be cut there.
+    pub(crate) fn cut_infos(&self, taps: &[&str]) -> Result<Vec<TensorInfo>, CutError> {
+        Ok(self.cuts(taps)?.into_iter().map(|(_, info)| info).collect())
     }
 
     /// One ONNX model that holds the network, `exits` (in the order they are reached) and their thresholds, for a

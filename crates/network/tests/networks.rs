@@ -3,9 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use exeunt_network::{Engine as _, Network, Segments, Tract};
+use exeunt_network::{Engine, Network, OnnxRuntime, Segments, Tract};
 use ndarray::{Array2, Axis, concatenate, s};
 
 /// Images that nobody would take: enough that any neighbour would show.
@@ -20,20 +19,20 @@ fn largest_difference(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
     a.iter().zip(b).fold(0.0, |most, (a, b)| most.max((a - b).abs()))
 }
 
-fn check(path: &Path) {
+fn check(path: &Path, engine: &dyn Engine) {
     let file = std::fs::read(path).unwrap();
     let network = Network::load(path).unwrap();
     let name = path.file_name().unwrap().display();
     let names: Vec<&str> = network.taps().iter().map(|tap| tap.name.as_str()).collect();
     assert!(names.len() >= 20, "{name}: {} taps", names.len());
     let x = images(&network, 6);
-    let whole = Segments::prepare(&Tract, &network, &[]).unwrap();
+    let whole = Segments::prepare(engine, &network, &[]).unwrap();
     let logits = whole.run_segment(0, x.view()).unwrap();
     let magnitude = logits.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
     assert!(magnitude > 0.0 && magnitude.is_finite(), "{name}: outputs up to {magnitude}");
 
     // One cut at every tap: segments in sequence are the network.
-    let all = Segments::prepare(&Tract, &network, &names).unwrap();
+    let all = Segments::prepare(engine, &network, &names).unwrap();
     assert_eq!(all.len(), names.len() + 1);
     let mut activations: Vec<Array2<f32>> = Vec::new();
     let cut = all.run_all(x.view(), &mut |_exit, maps| activations.push(maps.to_owned())).unwrap();
@@ -50,9 +49,8 @@ fn check(path: &Path) {
         let [first, second] = halves.as_slice() else { panic!("{name}: one cut makes two segments") };
         assert_eq!(first.macs(), tap.macs_until, "{name}: {}", tap.name);
         assert_eq!(first.macs() + second.macs(), network.macs(), "{name}: {}", tap.name);
-        let rest = Tract.prepare(second).unwrap();
-        let mut made = Array2::zeros(logits.dim());
-        rest.run(activations.view(), made.view_mut()).unwrap();
+        let halves = Segments::prepare(engine, &network, &[tap.name.as_str()]).unwrap();
+        let made = halves.run_segment(1, activations.view()).unwrap();
         let off = largest_difference(&made, &logits) / magnitude;
         assert!(off < 1e-4, "{name}: cut at {}, off by {off:e}", tap.name);
         worst = worst.max(off);
@@ -106,15 +104,19 @@ fn shipped() -> PathBuf {
 
 #[test]
 fn the_network_that_ships_can_be_cut_anywhere() {
-    check(&shipped());
+    check(&shipped(), &Tract);
 }
 
 /// Real batches are larger than the six above, and their size is no multiple of anything.
 #[test]
 fn a_sample_is_the_same_in_a_batch_of_any_size() {
+    any_batch(&Tract);
+}
+
+fn any_batch(engine: &dyn Engine) {
     let network = Network::load(&shipped()).unwrap();
     let taps: Vec<&str> = network.taps().iter().map(|tap| tap.name.as_str()).step_by(5).collect();
-    let segments = Arc::new(Segments::prepare(&Tract, &network, &taps).unwrap());
+    let segments = Segments::prepare(engine, &network, &taps).unwrap();
     let x = images(&network, 67);
     let whole = segments.run_all(x.view(), &mut |_exit, _maps| {}).unwrap();
     for size in [1, 2, 3, 7, 16, 33, 66] {
@@ -131,9 +133,42 @@ fn a_sample_is_the_same_in_a_batch_of_any_size() {
     }
 }
 
+/// The library that EXEUNT_ONNXRUNTIME names. A process loads it once, whichever test is first.
+fn onnx_runtime() -> OnnxRuntime {
+    let path = std::env::var("EXEUNT_ONNXRUNTIME").expect("EXEUNT_ONNXRUNTIME names ONNX Runtime's library");
+    OnnxRuntime::load(path.as_ref(), 1).unwrap()
+}
+
+#[test]
+#[ignore = "needs EXEUNT_ONNXRUNTIME"]
+fn onnx_runtime_cuts_anywhere() {
+    check(&shipped(), &onnx_runtime());
+}
+
+#[test]
+#[ignore = "needs EXEUNT_ONNXRUNTIME"]
+fn onnx_runtime_gives_a_sample_the_same_bits_in_a_batch_of_any_size() {
+    any_batch(&onnx_runtime());
+}
+
+#[test]
+#[ignore = "needs EXEUNT_ONNXRUNTIME"]
+fn engines_agree() {
+    let network = Network::load(&shipped()).unwrap();
+    let x = images(&network, 9);
+    let run = |engine: &dyn Engine| {
+        let segments = Segments::prepare_fast(engine, &network, &[]).unwrap();
+        segments.run_segment(0, x.view()).unwrap()
+    };
+    let (ours, theirs) = (run(&Tract), run(&onnx_runtime()));
+    let magnitude = ours.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    let off = largest_difference(&ours, &theirs) / magnitude;
+    assert!(off < 1e-5, "off by {off:e} of the largest output");
+}
+
 fn of_the_reference(name: &str) {
     let root = std::env::var("EXEUNT_REFERENCE").expect("EXEUNT_REFERENCE names the reference's folder");
-    check(&PathBuf::from(root).join("models").join(name));
+    check(&PathBuf::from(root).join("models").join(name), &Tract);
 }
 
 #[test]

@@ -4,16 +4,19 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use exeunt_data::Share;
 use exeunt_link::Token;
+use exeunt_network::{ChooseError, EngineChoice};
 use exeunt_protocol::message::Activity;
 use serde::Serialize;
 
 use crate::classify::{self, Form};
+use crate::computing::{Computing, EngineOptions};
 use crate::home::{Home, NodeReport, NodeSettings, PolicyInForce};
 use crate::serve::{self, Limits, Ready, Server};
 use crate::service::ServiceError;
@@ -69,6 +72,11 @@ enum Command {
         http: Option<SocketAddr>,
         #[command(flatten)]
         options: HttpOptions,
+        #[command(flatten)]
+        computing: ComputingOptions,
+        /// Samples per batch when answering queries; default: as many as suit the network
+        #[arg(long, env = "EXEUNT_BATCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        batch: Option<u16>,
     },
     /// What the node is doing
     Status {
@@ -84,6 +92,8 @@ enum Command {
         /// One JSON object per line instead of a table (docs/json.md)
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        computing: ComputingOptions,
     },
     /// Answer inference requests over HTTP (Open Inference Protocol v2) with the policy in force, until stopped
     Serve {
@@ -92,7 +102,28 @@ enum Command {
         http: SocketAddr,
         #[command(flatten)]
         options: HttpOptions,
+        #[command(flatten)]
+        computing: ComputingOptions,
     },
+}
+
+/// What computes here.
+#[derive(Debug, clap::Args)]
+struct ComputingOptions {
+    #[command(flatten)]
+    engine: EngineOptions,
+    /// Threads: as many samples at a time when answering queries (default: what was said when the node joined, else
+    /// all cores), as many for one sample in inference where the engine can (ONNX Runtime; default: one)
+    #[arg(long, env = "EXEUNT_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl ComputingOptions {
+    fn choose(&self, batch: Option<u16>) -> Result<Computing, ChooseError> {
+        let threads = self.threads.map(usize::from);
+        let engine = Arc::new(self.engine.choose(threads)?);
+        Ok(Computing { engine, threads, batch: batch.map(usize::from) })
+    }
 }
 
 /// How requests over HTTP are answered.
@@ -102,8 +133,8 @@ struct HttpOptions {
     #[arg(long, env = "EXEUNT_MODEL", value_name = "NAME")]
     model: Option<String>,
     /// Requests to compute at once; default: one per core
-    #[arg(long = "http-threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    http_threads: Option<u16>,
 }
 
 /// Exit code for wrong input.
@@ -130,12 +161,20 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Join { token, data, name, share, threads } => {
             join(&home, &token, &data, name, share, threads)
         }
-        Command::Start { until_stdin_ends, http, options } => start(home, until_stdin_ends, http, options),
+        Command::Start { until_stdin_ends, http, options, computing, batch } => computing
+            .choose(batch)
+            .map_err(Into::into)
+            .and_then(|computing| start(home, until_stdin_ends, http, options, computing)),
         Command::Status { json } => status(&home, json),
-        Command::Classify { files, json } => {
-            classify(&home, &files, if json { Form::Json } else { Form::Text })
+        Command::Classify { files, json, computing } => {
+            computing.choose(None).map_err(Into::into).and_then(|computing| {
+                classify(&home, &files, if json { Form::Json } else { Form::Text }, &computing)
+            })
         }
-        Command::Serve { http, options } => serve(home, http, options),
+        Command::Serve { http, options, computing } => computing
+            .choose(None)
+            .map_err(Into::into)
+            .and_then(|computing| serve(home, http, options, &computing)),
     };
     match result {
         Ok(code) => code,
@@ -161,7 +200,11 @@ fn code_of(error: &anyhow::Error) -> u8 {
             _ => 1,
         };
     }
-    if error.is::<TokenError>() || error.is::<crate::home::HomeError>() || error.is::<BadInput>() {
+    if error.is::<TokenError>()
+        || error.is::<crate::home::HomeError>()
+        || error.is::<BadInput>()
+        || error.is::<ChooseError>()
+    {
         return BAD_INPUT;
     }
     match error.downcast_ref::<ServiceError>() {
@@ -257,6 +300,7 @@ fn start(
     until_stdin_ends: bool,
     http: Option<SocketAddr>,
     options: HttpOptions,
+    computing: Computing,
 ) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
         let asked_to_stop = async {
@@ -266,16 +310,16 @@ fn start(
             }
         };
         let Some(http) = http else {
-            crate::service::run(home, asked_to_stop).await?;
+            crate::service::run_with(home, computing, asked_to_stop).await?;
             return Ok(ExitCode::SUCCESS);
         };
-        let (server, follower) = listen(&home, http, options).await?;
+        let (server, follower) = listen(&home, http, options, &computing).await?;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let served = tokio::spawn(server.run(async {
             // Dropped without a word is a wish to stop, too.
             let _ = stopped.await;
         }));
-        let result = crate::service::run(home, asked_to_stop).await;
+        let result = crate::service::run_with(home, computing, asked_to_stop).await;
         drop(stop);
         served.await?;
         follower.abort();
@@ -380,7 +424,7 @@ fn is_alive(pid: u32) -> bool {
 ///
 /// # Errors
 /// When no policy has been received, or something in the cache is gone.
-pub fn load_ready(home: &Home) -> anyhow::Result<Ready> {
+pub fn load_ready(home: &Home, engine: &EngineChoice) -> anyhow::Result<Ready> {
     let Some(policy) = home.policy()? else {
         // A folder without a node is another matter.
         home.settings()?;
@@ -388,20 +432,25 @@ pub fn load_ready(home: &Home) -> anyhow::Result<Ready> {
             "this node has no policy yet: run it with `exeunt-node start`, and set one with `exeunt policy set`"
         );
     };
-    Ok(Ready::load(home, policy, None)?)
+    Ok(Ready::load(home, policy, engine, None)?)
 }
 
-fn classify(home: &Home, places: &[PathBuf], form: Form) -> anyhow::Result<ExitCode> {
-    let ready = load_ready(home)?;
+fn classify(home: &Home, places: &[PathBuf], form: Form, computing: &Computing) -> anyhow::Result<ExitCode> {
+    let ready = load_ready(home, &computing.engine)?;
     let (stdin, stdout, stderr) =
         (std::io::stdin().lock(), std::io::stdout().lock(), std::io::stderr().lock());
     let bad = classify::classify(&ready, places, stdin, form, stdout, stderr)?;
     Ok(if bad > 0 { ExitCode::from(BAD_INPUT) } else { ExitCode::SUCCESS })
 }
 
-fn serve(home: Home, http: SocketAddr, options: HttpOptions) -> anyhow::Result<ExitCode> {
+fn serve(
+    home: Home,
+    http: SocketAddr,
+    options: HttpOptions,
+    computing: &Computing,
+) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async {
-        let (server, follower) = listen(&home, http, options).await?;
+        let (server, follower) = listen(&home, http, options, computing).await?;
         server.run(stop_signal()).await;
         follower.abort();
         Ok(ExitCode::SUCCESS)
@@ -413,9 +462,10 @@ async fn listen(
     home: &Home,
     http: SocketAddr,
     options: HttpOptions,
+    computing: &Computing,
 ) -> anyhow::Result<(Server, tokio::task::JoinHandle<()>)> {
     let (sender, live) = tokio::sync::watch::channel(None);
-    let threads = options.threads.map_or_else(cores, usize::from);
+    let threads = options.http_threads.map_or_else(cores, usize::from);
     let limits = Limits { threads, ..Limits::default() };
     let server = Server::bind(http, live, options.model, limits);
     let server = server.await.with_context(|| format!("--http {http}: cannot listen there"))?;
@@ -427,7 +477,8 @@ async fn listen(
     if home.policy()?.is_none() {
         tracing::warn!("no policy has come yet; requests are answered once one has");
     }
-    Ok((server, tokio::spawn(serve::follow(home.clone(), sender))))
+    let engine = Arc::clone(&computing.engine);
+    Ok((server, tokio::spawn(serve::follow(home.clone(), engine, sender))))
 }
 
 fn cores() -> usize {

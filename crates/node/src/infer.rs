@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use exeunt_data::{Image, Preprocess};
-use exeunt_exits::{CostModel, Decision, Heads, Policy, Rule};
-use exeunt_network::{Engine, Network, Segments, Tap, TensorInfo};
+use exeunt_exits::{CostModel, DecideScratch, Decision, Heads, Policy, PoolScratch, Rule};
+use exeunt_network::{Engine, EngineError, Lane, Network, Segments, TensorInfo};
 use exeunt_protocol::spec::RunSpec;
 use exeunt_stats::Macs;
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::ArrayView2;
 use serde::Serialize;
 
 /// Why an image could not be classified, or a policy not be put to use.
@@ -60,11 +60,15 @@ impl Verdict {
 }
 
 /// A network with its exits and a policy, ready to classify.
+///
+/// The network is cut only where the policy has a rule: an exit that is off costs nothing.
 #[derive(Debug)]
 pub struct Inference {
     spec: Arc<RunSpec>,
     input: TensorInfo,
     segments: Arc<Segments>,
+    /// The exit behind each segment but the last.
+    cuts: Vec<usize>,
     preprocess: Preprocess,
     heads: Arc<Heads>,
     policy: Policy,
@@ -72,48 +76,61 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Loads the network and checks that snapshot and policy fit it.
+    /// Loads the network, using it up where nobody else has it, and checks that snapshot and policy fit it.
     ///
     /// # Errors
     /// See [`InferError`].
     pub fn new(
         spec: RunSpec,
-        network: &Network,
+        network: Network,
         engine: &dyn Engine,
         heads: Arc<Heads>,
         policy: Policy,
     ) -> Result<Self, InferError> {
         check(&spec, &heads, &policy)?;
         let boxed = |error: Box<dyn std::error::Error + Send + Sync>| InferError::Network(error);
-        let taps: Vec<&str> = spec.exits.iter().map(|exit| exit.tap.as_str()).collect();
-        // Fails on a tap that is none, so that every one is found below.
-        let segments = Segments::prepare(engine, network, &taps).map_err(|error| boxed(error.into()))?;
-        let cut: Vec<&Tap> = taps.iter().filter_map(|tap| network.tap(tap)).collect();
-        let cost = CostModel {
-            network: network.macs(),
-            until: cut.iter().map(|tap| tap.macs_until).collect(),
-            head: spec.exits.iter().map(|exit| Macs::new((spec.classes.len() * exit.dim) as u64)).collect(),
-        };
+        let cuts = cuts(&policy);
+        let taps: Vec<&str> = cuts.iter().map(|e| spec.exits[*e].tap.as_str()).collect();
+        let mut until = Vec::with_capacity(spec.exits.len());
+        for exit in &spec.exits {
+            // Every exit of the run, and not only those in use: a policy may be exchanged for one that uses others.
+            let tap = network
+                .tap(&exit.tap)
+                .ok_or_else(|| boxed(format!("the network cannot be cut at '{}'", exit.tap).into()))?;
+            until.push(tap.macs_until);
+        }
+        let head = spec.exits.iter().map(|exit| Macs::new((spec.classes.len() * exit.dim) as u64)).collect();
+        let cost = CostModel { network: network.macs(), until, head };
         let preprocess = Preprocess::new(&spec.input).map_err(InferError::Image)?;
-        let (spec, input, segments) = (Arc::new(spec), network.input().clone(), Arc::new(segments));
-        Ok(Self { spec, input, segments, preprocess, heads, policy, cost })
+        let input = network.input().clone();
+        let segments =
+            Segments::prepare_and_drop(engine, network, &taps).map_err(|error| boxed(error.into()))?;
+        let (spec, segments) = (Arc::new(spec), Arc::new(segments));
+        Ok(Self { spec, input, segments, cuts, preprocess, heads, policy, cost })
     }
 
-    /// The same network with another policy, or another snapshot of the same run. The network is not loaded again.
+    /// The same network with another policy, or another snapshot of the same run. The network is not loaded again;
+    /// nothing comes back where it has to be, because the policy uses other exits.
     ///
     /// # Errors
     /// When snapshot and policy do not fit it.
-    pub fn with_policy(&self, heads: Arc<Heads>, policy: Policy) -> Result<Self, InferError> {
+    pub fn with_policy(&self, heads: Arc<Heads>, policy: Policy) -> Result<Option<Self>, InferError> {
         check(&self.spec, &heads, &policy)?;
-        Ok(Self {
+        Ok((cuts(&policy) == self.cuts).then(|| Self {
             spec: Arc::clone(&self.spec),
             input: self.input.clone(),
             segments: Arc::clone(&self.segments),
+            cuts: self.cuts.clone(),
             preprocess: self.preprocess.clone(),
             heads,
             policy,
             cost: self.cost.clone(),
-        })
+        }))
+    }
+
+    /// The engine that runs the network, with its version.
+    pub fn engine(&self) -> &str {
+        self.segments.engine()
     }
 
     /// What the network takes: one sample.
@@ -150,51 +167,51 @@ impl Inference {
     /// # Errors
     /// See [`InferError`].
     pub fn run(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Verdict>, InferError> {
+        let failed = |error: EngineError| InferError::Network(error.into());
         let mut verdicts: Vec<Option<Verdict>> = vec![None; x.nrows()];
         let mut undecided: Vec<usize> = (0..x.nrows()).collect();
-        let mut activations = x.to_owned();
-        for segment in 0..self.segments.len() {
+        let mut scratch = Scratch::default();
+        let mut lane = self.segments.lane().map_err(failed)?;
+        lane.begin(x).map_err(failed)?;
+        for (segment, e) in self.cuts.iter().enumerate() {
+            lane.run().map_err(failed)?;
+            let staying =
+                self.decide_at_exit((*e, segment), &lane, &undecided, &mut scratch, &mut verdicts)?;
+            lane.keep(&staying);
+            undecided = staying.into_iter().map(|row| undecided[row]).collect();
             if undecided.is_empty() {
                 break;
             }
-            activations = self
-                .segments
-                .run_segment(segment, activations.view())
-                .map_err(|error| InferError::Network(error.into()))?;
-            if segment + 1 == self.segments.len() {
-                self.decide_by_network(&activations, &undecided, &mut verdicts);
-            } else if self.policy.exits[segment].is_some() {
-                let staying = self.decide_at_exit(segment, &activations, &undecided, &mut verdicts)?;
-                if staying.len() < undecided.len() {
-                    activations = activations.select(Axis(0), &staying);
-                    undecided = staying.iter().map(|row| undecided[*row]).collect();
-                }
-            }
+        }
+        if !undecided.is_empty() {
+            lane.run().map_err(failed)?;
+            self.decide_by_network(&lane, &undecided, &mut scratch.scores, &mut verdicts);
         }
         Ok(verdicts.into_iter().flatten().collect())
     }
 
-    /// Gives verdicts to the rows that leave here; returns the others.
+    /// Gives verdicts to the rows that leave at exit `e`, behind `segment`; returns the others.
     fn decide_at_exit(
         &self,
-        e: usize,
-        maps: &Array2<f32>,
+        (e, segment): (usize, usize),
+        lane: &Lane<'_>,
         undecided: &[usize],
+        scratch: &mut Scratch,
         verdicts: &mut [Option<Verdict>],
     ) -> Result<Vec<usize>, InferError> {
-        let Some(rule) = self.policy.exits[e].as_ref() else { return Ok((0..maps.nrows()).collect()) };
-        let mut z = vec![0.0; self.spec.exits[e].dim];
-        let mut staying = Vec::with_capacity(maps.nrows());
-        for (row, map) in maps.outer_iter().enumerate() {
-            let map = map.to_slice().unwrap_or_default();
-            self.spec.exits[e]
-                .pool
-                .apply(self.segments.tap_shape(e), map, &mut z)
-                .map_err(|error| InferError::Network(error.into()))?;
-            let decision =
-                self.heads.decide(e, rule.rule, &z).map_err(|error| InferError::Network(error.into()))?;
-            if decision.margin > rule.threshold {
-                verdicts[undecided[row]] = Some(Verdict {
+        let Some(rule) = self.policy.exits[e].as_ref() else { return Ok((0..lane.rows()).collect()) };
+        let exit = &self.spec.exits[e];
+        let shape = self.segments.tap_shape(segment);
+        let Scratch { pool, decide, z, .. } = scratch;
+        z.resize(exit.dim, 0.0);
+        let mut staying = Vec::with_capacity(lane.rows());
+        for (row, sample) in undecided.iter().enumerate() {
+            let pooled = exit.pool.apply_with(pool, shape, lane.row(row), z);
+            pooled.map_err(|error| InferError::Network(error.into()))?;
+            let decision = self.heads.decide_with(decide, e, rule.rule, z);
+            let decision = decision.map_err(|error| InferError::Network(error.into()))?;
+            if rule.leaves(decision.margin) {
+                verdicts[*sample] = Some(Verdict {
                     class: decision.class,
                     exit: Some(e),
                     margin: decision.margin,
@@ -207,19 +224,40 @@ impl Inference {
         Ok(staying)
     }
 
-    fn decide_by_network(&self, logits: &Array2<f32>, undecided: &[usize], verdicts: &mut [Option<Verdict>]) {
+    fn decide_by_network(
+        &self,
+        lane: &Lane<'_>,
+        undecided: &[usize],
+        scores: &mut Vec<f64>,
+        verdicts: &mut [Option<Verdict>],
+    ) {
         let cost = self.cost.cost(&self.policy, self.policy.exits.len());
-        for (row, logits) in logits.outer_iter().enumerate() {
-            let scores: Vec<f64> = logits.iter().map(|v| f64::from(*v)).collect();
+        for (row, sample) in undecided.iter().enumerate() {
+            scores.clear();
+            scores.extend(lane.row(row).iter().map(|v| f64::from(*v)));
             let best = (0..scores.len()).rev().max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or(0);
-            verdicts[undecided[row]] = Some(Verdict {
+            verdicts[*sample] = Some(Verdict {
                 class: u32::try_from(best).unwrap_or(u32::MAX),
                 exit: None,
-                margin: exeunt_exits::margin(&scores),
+                margin: exeunt_exits::margin(scores),
                 cost,
             });
         }
     }
+}
+
+/// Buffers that the samples of a batch share.
+#[derive(Default)]
+struct Scratch {
+    pool: PoolScratch,
+    decide: DecideScratch,
+    z: Vec<f32>,
+    scores: Vec<f64>,
+}
+
+/// The exits that have a rule.
+fn cuts(policy: &Policy) -> Vec<usize> {
+    policy.exits.iter().enumerate().filter_map(|(e, rule)| rule.as_ref().map(|_| e)).collect()
 }
 
 /// Whether snapshot and policy fit the run.

@@ -11,6 +11,7 @@
 mod answer;
 mod classify;
 pub mod cli;
+mod computing;
 mod home;
 mod infer;
 pub mod serve;
@@ -21,7 +22,8 @@ mod transfer;
 mod worker;
 
 pub use answer::Margins;
+pub use computing::{Computing, EngineOptions};
 pub use home::{Home, HomeError, NodeReport, NodeSettings, PolicyInForce};
 pub use infer::{InferError, Inference, Verdict};
-pub use service::{ServiceError, run};
-pub use session::{Model, Session, Watch, Workplace, open_parts};
+pub use service::{ServiceError, run, run_with};
+pub use session::{Features, Model, Session, Watch, Workplace, open_parts};

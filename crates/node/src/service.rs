@@ -20,6 +20,7 @@ use exeunt_stats::Digest;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::computing::Computing;
 use crate::home::{Home, HomeError, NodeReport, NodeSettings, PolicyInForce};
 use crate::session::Watch;
 use crate::transfer::{self, TransferError};
@@ -70,24 +71,38 @@ enum Event {
     NotDelivered(Contribution, TransferError),
 }
 
-/// Runs the node until `stop` resolves. Reconnects by itself.
+/// Runs the node until `stop` resolves, with [`Computing::plain`]. Reconnects by itself.
 ///
 /// # Errors
 /// See [`ServiceError`]; being unable to reach the coordinator is none.
 pub async fn run(home: Home, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
+    run_with(home, Computing::plain(), stop).await
+}
+
+/// [`run`], computing as `computing` says.
+///
+/// # Errors
+/// As there.
+pub async fn run_with(
+    home: Home,
+    computing: Computing,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServiceError> {
     let settings = home.settings()?;
     let _lock = home.lock()?;
     let identity = Identity::load(home.identity())?;
     let addresses: Vec<Address> = settings.coordinator.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
     let share = settings.share.as_deref().map(str::parse::<Share>).transpose();
     let share = share.map_err(|error| ServiceError::Share(error.to_string()))?;
-    let threads = settings
+    let threads = computing
         .threads
+        .or(settings.threads)
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
 
     let (events, received) = mpsc::channel(256);
     let (jobs, queue) = std_mpsc::channel();
-    let bench = Bench { home: home.clone(), data: settings.data.clone(), share, threads };
+    let engine = computing.engine.to_string();
+    let bench = Bench { home: home.clone(), data: settings.data.clone(), share, computing, threads };
     let answers = events.clone();
     std::thread::Builder::new()
         .name("exeunt-worker".to_owned())
@@ -106,6 +121,7 @@ pub async fn run(home: Home, stop: impl Future<Output = ()>) -> Result<(), Servi
         home,
         settings,
         identity,
+        engine,
         client: Arc::new(Client::default()),
         events,
         jobs,
@@ -131,6 +147,8 @@ struct Service {
     home: Home,
     settings: NodeSettings,
     identity: Identity,
+    /// What the coordinator hears about the engine.
+    engine: String,
     client: Arc<Client>,
     events: mpsc::Sender<Event>,
     jobs: std_mpsc::Sender<Job>,
@@ -258,7 +276,7 @@ impl Service {
             newest: VERSION,
             name: self.settings.name.clone(),
             software: concat!("exeunt-node ", env!("CARGO_PKG_VERSION")).to_owned(),
-            engine: exeunt_network::Tract.to_string(),
+            engine: self.engine.clone(),
         };
         control.send(&FromNode::Hello(hello)).await
     }

@@ -5,17 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use exeunt_data::{BadFiles, Dataset, Preprocess, Reader, Share};
-use exeunt_exits::Part;
-use exeunt_network::{Engine, Network, Segments};
+use exeunt_exits::{Part, PoolScratch};
+use exeunt_network::{Engine, Lane, Network, Segments};
 use exeunt_protocol::message::Refusal;
-use exeunt_protocol::spec::RunSpec;
+use exeunt_protocol::spec::{ExitPlan, RunSpec};
 use exeunt_stats::Digest;
 use ndarray::{Array2, ArrayView2};
-
-/// Activations of one batch between two taps stay under this, so that a node's memory does not follow its batch.
-const BATCH_BYTES: usize = 16 << 20;
-/// Larger batches gain nothing.
-const MAX_BATCH: usize = 64;
 
 /// How far an answer is, and whether it is still wanted; shared with whoever watches.
 #[derive(Debug, Default)]
@@ -91,12 +86,26 @@ impl Model {
     /// # Errors
     /// The [`Refusal`] to answer queries with: the network does not do here what the run says.
     pub fn load(spec: RunSpec, network: &Network, engine: &dyn Engine) -> Result<Self, Refusal> {
+        Self::load_in_batches(spec, network, engine, None)
+    }
+
+    /// [`load`](Self::load), passing samples in batches of `batch`; none: as many as suit the network.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_in_batches(
+        spec: RunSpec,
+        network: &Network,
+        engine: &dyn Engine,
+        batch: Option<usize>,
+    ) -> Result<Self, Refusal> {
         let mismatch = |what: String| Refusal::ModelMismatch { what };
         if network.hash() != spec.network {
             return Err(mismatch(format!("found network {}, expected {}", network.hash(), spec.network)));
         }
         let taps: Vec<&str> = spec.exits.iter().map(|exit| exit.tap.as_str()).collect();
-        let segments = Segments::prepare(engine, network, &taps).map_err(|error| mismatch(chain(&error)))?;
+        let segments = Segments::prepare_exact(engine, network, &taps, batch);
+        let segments = segments.map_err(|error| mismatch(chain(&error)))?;
         for (e, exit) in spec.exits.iter().enumerate() {
             let found = exit.pool.dim(segments.tap_shape(e)).map_err(|error| mismatch(chain(&error)))?;
             if found != exit.dim {
@@ -120,21 +129,66 @@ impl Model {
     /// # Errors
     /// [`Refusal::Failed`] when the engine does.
     pub fn features(&self, x: ArrayView2<'_, f32>) -> Result<(Vec<Array2<f32>>, Array2<f32>), Refusal> {
-        let rows = x.nrows();
-        let mut pooled: Vec<Array2<f32>> =
-            self.spec.exits.iter().map(|exit| Array2::zeros((rows, exit.dim))).collect();
-        let mut pool_error = None;
-        let logits = self
-            .segments
-            .run_all(x, &mut |e, maps| {
-                let done = pool_rows(&self.spec, e, self.segments.tap_shape(e), maps, &mut pooled[e]);
-                if let Err(error) = done {
-                    pool_error.get_or_insert(error);
-                }
-            })
-            .map_err(|error| Refusal::Failed { what: chain(&error) })?;
-        pool_error.map_or(Ok((pooled, logits)), Err)
+        let mut features = Features::default();
+        let mut lane = self.segments.lane().map_err(|error| failed(&error))?;
+        features.take(&self.spec.exits, &self.segments, &mut lane, x)?;
+        Ok((features.pooled, features.logits))
     }
+}
+
+/// What a batch leaves behind: buffers that a thread uses again for the next.
+#[derive(Debug, Default)]
+pub struct Features {
+    /// Per exit, `samples × dim`.
+    pub pooled: Vec<Array2<f32>>,
+    /// The network's outputs, `samples × classes`.
+    pub logits: Array2<f32>,
+    scratch: PoolScratch,
+}
+
+impl Features {
+    /// Runs the network, cut at `exits`, over `x`. Each tap is pooled where it lies, while it is hot.
+    ///
+    /// # Errors
+    /// [`Refusal::Failed`] when the engine does, [`Refusal::ModelMismatch`] when a pooling does not fit its tap.
+    pub fn take(
+        &mut self,
+        exits: &[ExitPlan],
+        segments: &Segments,
+        lane: &mut Lane<'_>,
+        x: ArrayView2<'_, f32>,
+    ) -> Result<(), Refusal> {
+        let rows = x.nrows();
+        self.pooled.resize_with(exits.len(), || Array2::zeros((0, 0)));
+        lane.begin(x).map_err(|error| failed(&error))?;
+        for ((e, exit), pooled) in exits.iter().enumerate().zip(&mut self.pooled) {
+            lane.run().map_err(|error| failed(&error))?;
+            fit(pooled, rows, exit.dim);
+            for (row, mut z) in pooled.outer_iter_mut().enumerate() {
+                let z = z.as_slice_mut().unwrap_or_default();
+                let shape = segments.tap_shape(e);
+                let pooled = exit.pool.apply_with(&mut self.scratch, shape, lane.row(row), z);
+                pooled.map_err(|error| Refusal::ModelMismatch { what: chain(&error) })?;
+            }
+        }
+        lane.run().map_err(|error| failed(&error))?;
+        fit(&mut self.logits, rows, if rows > 0 { lane.row(0).len() } else { 0 });
+        for (row, mut logits) in self.logits.outer_iter_mut().enumerate() {
+            logits.as_slice_mut().unwrap_or_default().copy_from_slice(lane.row(row));
+        }
+        Ok(())
+    }
+}
+
+/// Makes `array` that large, if it is not.
+fn fit(array: &mut Array2<f32>, rows: usize, columns: usize) {
+    if array.dim() != (rows, columns) {
+        *array = Array2::zeros((rows, columns));
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> Refusal {
+    Refusal::Failed { what: chain(error) }
 }
 
 /// Finds the samples of a run's parts.
@@ -154,9 +208,7 @@ pub fn open_parts(spec: &RunSpec, place: &Workplace<'_>) -> Result<[Dataset; 3],
 impl Session {
     /// A run over these samples (statistics, calibration, evaluation), computed on this many threads.
     pub fn new(model: Arc<Model>, parts: [Dataset; 3], threads: usize) -> Self {
-        let exits = 0..model.spec.exits.len();
-        let largest = exits.map(|e| model.segments.tap_shape(e).iter().product::<usize>()).max();
-        let batch = (BATCH_BYTES / (4 * largest.unwrap_or(1).max(1))).clamp(1, MAX_BATCH);
+        let batch = model.segments.batch();
         let bad = Mutex::new(BadFiles::new(model.spec.data.max_bad));
         Self { model, parts, threads: threads.max(1), batch, bad }
     }
@@ -207,12 +259,20 @@ impl Session {
         let failed = Mutex::new(None);
         let work = || {
             let mut accumulator = make();
+            let mut hand = match self.hand() {
+                Ok(hand) => hand,
+                Err(refusal) => {
+                    fail(&failed, refusal);
+                    return accumulator;
+                }
+            };
             while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if watch.is_cancelled() {
                     fail(&failed, Refusal::Failed { what: "not wanted any more".to_owned() });
                     break;
                 }
-                if let Err(refusal) = self.forward(part, batch, &mut |b| step(&mut accumulator, b)) {
+                let step = &mut |b: &Batch<'_>| step(&mut accumulator, b);
+                if let Err(refusal) = self.forward(&mut hand, part, batch, step) {
                     fail(&failed, refusal);
                     // The other threads find nothing left to do.
                     next.store(batches.len(), Ordering::Relaxed);
@@ -239,34 +299,50 @@ impl Session {
         }
     }
 
+    /// What a thread of a pass works with.
+    fn hand(&self) -> Result<Hand<'_>, Refusal> {
+        let lane = self.model.segments.lane().map_err(|error| self::failed(&error))?;
+        Ok(Hand {
+            lane,
+            features: Features::default(),
+            flat: Vec::new(),
+            kept: Vec::new(),
+            labels: Vec::new(),
+        })
+    }
+
     fn forward(
         &self,
+        hand: &mut Hand<'_>,
         part: Part,
         indices: &[usize],
         step: &mut dyn FnMut(&Batch<'_>) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let dataset = self.part(part);
-        let (x, kept) = self.load(dataset, indices)?;
+        self.load(dataset, indices, hand)?;
+        let Hand { lane, features, flat, kept, labels } = hand;
         if kept.is_empty() {
             return Ok(());
         }
-        let labels: Vec<u32> = kept.iter().map(|i| dataset.labels()[*i]).collect();
-        let (pooled, logits) = self.model.features(x.view())?;
-        let views: Vec<ArrayView2<'_, f32>> = pooled.iter().map(Array2::view).collect();
-        step(&Batch { labels: &labels, pooled: &views, logits: logits.view() })
+        labels.clear();
+        labels.extend(kept.iter().map(|i| dataset.labels()[*i]));
+        let x = ArrayView2::from_shape((kept.len(), flat.len() / kept.len()), flat.as_slice());
+        let x = x.map_err(|error| Refusal::BadData { what: error.to_string() })?;
+        features.take(&self.model.spec.exits, &self.model.segments, lane, x)?;
+        let views: Vec<ArrayView2<'_, f32>> = features.pooled.iter().map(Array2::view).collect();
+        step(&Batch { labels, pooled: &views, logits: features.logits.view() })
     }
 
     /// Reads and preprocesses samples; those that cannot be read are counted and left out.
-    fn load(&self, dataset: &Dataset, indices: &[usize]) -> Result<(Array2<f32>, Vec<usize>), Refusal> {
+    fn load(&self, dataset: &Dataset, indices: &[usize], hand: &mut Hand<'_>) -> Result<(), Refusal> {
         let shape = self.model.segments.input_shape();
-        let numbers: usize = shape.iter().product();
-        let mut flat = Vec::with_capacity(indices.len() * numbers);
-        let mut kept = Vec::with_capacity(indices.len());
+        hand.flat.clear();
+        hand.kept.clear();
         for &i in indices {
             let name = dataset.name(i);
             let image = dataset.load(i);
-            match image.and_then(|image| self.model.preprocess.append(&image, shape, &name, &mut flat)) {
-                Ok(()) => kept.push(i),
+            match image.and_then(|image| self.model.preprocess.append(&image, shape, &name, &mut hand.flat)) {
+                Ok(()) => hand.kept.push(i),
                 Err(error) => {
                     let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
                     bad.note(&name, &error)
@@ -274,34 +350,24 @@ impl Session {
                 }
             }
         }
-        let x = Array2::from_shape_vec((kept.len(), numbers), flat)
-            .map_err(|error| Refusal::BadData { what: error.to_string() })?;
-        Ok((x, kept))
+        Ok(())
     }
+}
+
+/// A thread's buffers for one batch after the other.
+struct Hand<'a> {
+    lane: Lane<'a>,
+    features: Features,
+    /// The batch, preprocessed.
+    flat: Vec<f32>,
+    /// The samples in it.
+    kept: Vec<usize>,
+    labels: Vec<u32>,
 }
 
 /// Keeps the first reason.
 fn fail(failed: &Mutex<Option<Refusal>>, refusal: Refusal) {
     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refusal);
-}
-
-fn pool_rows(
-    spec: &RunSpec,
-    e: usize,
-    shape: &[usize],
-    maps: ArrayView2<'_, f32>,
-    pooled: &mut Array2<f32>,
-) -> Result<(), Refusal> {
-    for (map, mut out) in maps.outer_iter().zip(pooled.outer_iter_mut()) {
-        let (Some(map), Some(out)) = (map.as_slice(), out.as_slice_mut()) else {
-            return Err(Refusal::Failed { what: "activations are not contiguous".to_owned() });
-        };
-        spec.exits[e]
-            .pool
-            .apply(shape, map, out)
-            .map_err(|error| Refusal::ModelMismatch { what: chain(&error) })?;
-    }
-    Ok(())
 }
 
 /// An error with everything that led to it, on one line.

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use exeunt_exits::{ExitHead, ExitRule, Heads, Measured, Rule};
-use exeunt_network::{Engine, Network, Segments};
+use exeunt_network::{Engine, Lane, Network, Segments};
 use exeunt_protocol::message::Refusal;
 use exeunt_protocol::spec::ExitPlan;
 use ndarray::{Array2, ArrayView2};
@@ -42,8 +42,12 @@ impl Model {
         heads: &Heads,
         watch: &Watch,
     ) -> Result<Measured, Refusal> {
-        let whole = Segments::prepare(engine, network, &[]).map_err(failed)?;
         let exits = &self.spec.exits;
+        let taps: Vec<&str> = exits.iter().map(|exit| exit.tap.as_str()).collect();
+        // As inference runs them; a pass may need batches, and those take longer.
+        let whole = Segments::prepare_fast(engine, network, &[]).map_err(failed)?;
+        let cut = Segments::prepare_fast(engine, network, &taps).map_err(failed)?;
+        let mut lanes = [whole.lane().map_err(failed)?, cut.lane().map_err(failed)?];
         let rules = |(exit, head): (&ExitPlan, &ExitHead)| {
             let rules = exit.rules.iter().filter(|rule| head.available(**rule).is_ok());
             rules.map(|rule| (*rule, Vec::new())).collect()
@@ -71,34 +75,35 @@ impl Model {
             if round == WARM_UP {
                 laps.forget();
             }
-            self.round(&whole, x.view(), heads, &mut laps)?;
+            self.round(&cut, &mut lanes, x.view(), heads, &mut laps)?;
         }
         Ok(laps.medians())
     }
 
     fn round(
         &self,
-        whole: &Segments,
+        segments: &Segments,
+        [whole, cut]: &mut [Lane<'_>; 2],
         x: ArrayView2<'_, f32>,
         heads: &Heads,
         laps: &mut Laps,
     ) -> Result<(), Refusal> {
         let begin = Instant::now();
-        black_box(whole.run_segment(0, x).map_err(failed)?);
+        whole.begin(x).map_err(failed)?;
+        whole.run().map_err(failed)?;
         laps.network.push(begin.elapsed());
-        let mut current = None;
+        let mut begin = Instant::now();
+        cut.begin(x).map_err(failed)?;
         for (segment, times) in laps.segments.iter_mut().enumerate() {
-            let begin = Instant::now();
-            let input = current.as_ref().map_or_else(|| x.view(), Array2::view);
-            let made = self.segments.run_segment(segment, input).map_err(failed)?;
+            cut.run().map_err(failed)?;
             times.push(begin.elapsed());
             let (exit, head) = (self.spec.exits.get(segment), heads.exits().get(segment));
             if let (Some(exit), Some(head)) = (exit, head) {
                 for (rule, times) in &mut laps.decisions[segment] {
-                    times.push(decide(exit, self.segments.tap_shape(segment), head, *rule, made.view())?);
+                    times.push(decide(exit, segments.tap_shape(segment), head, *rule, cut.row(0))?);
                 }
             }
-            current = Some(made);
+            begin = Instant::now();
         }
         Ok(())
     }
@@ -110,9 +115,8 @@ fn decide(
     shape: &[usize],
     head: &ExitHead,
     rule: Rule,
-    map: ArrayView2<'_, f32>,
+    map: &[f32],
 ) -> Result<Duration, Refusal> {
-    let map = map.as_slice().unwrap_or_default();
     let begin = Instant::now();
     let mut pooled = vec![0.0; exit.dim];
     exit.pool.apply(shape, map, &mut pooled).map_err(failed)?;

@@ -6,12 +6,13 @@ use std::sync::mpsc;
 
 use exeunt_data::Share;
 use exeunt_exits::{Heads, Query};
-use exeunt_network::{Network, Tract};
+use exeunt_network::Network;
 use exeunt_protocol::message::{BlobRef, Contribution, DesiredQuery, DesiredRun, Refusal};
 use exeunt_protocol::spec::RunSpec;
 use exeunt_stats::{Digest, packed};
 
 use crate::answer::Margins;
+use crate::computing::Computing;
 use crate::home::Home;
 use crate::session::{Model, Session, Watch, Workplace, chain, open_parts};
 
@@ -32,6 +33,7 @@ pub(crate) struct Bench {
     pub(crate) home: Home,
     pub(crate) data: PathBuf,
     pub(crate) share: Option<Share>,
+    pub(crate) computing: Computing,
     pub(crate) threads: usize,
 }
 
@@ -106,8 +108,9 @@ impl Bench {
             return Ok(table);
         }
         let network = self.home.blob(job.run.network.digest).map_err(|error| failed(&error))?;
-        let network = Network::from_bytes(network).map_err(|error| failed(&error))?;
-        let table = packed::encode(model.measure(&network, &Tract, heads, &job.watch)?.table().cells());
+        let network = Network::from_bytes_to_run(network).map_err(|error| failed(&error))?;
+        let engine = self.computing.engine.engine();
+        let table = packed::encode(model.measure(&network, engine, heads, &job.watch)?.table().cells());
         self.home.keep_times(run, query, spec, &table).map_err(|error| failed(&error))?;
         Ok(table)
     }
@@ -118,9 +121,10 @@ impl Bench {
         let spec: RunSpec = serde_json::from_slice(&spec).map_err(|error| failed(&error))?;
         let network = self.home.blob(run.network.digest).map_err(|error| failed(&error))?;
         let mismatch = |error: &dyn std::error::Error| Refusal::ModelMismatch { what: chain(error) };
-        let network = Network::from_bytes(network).map_err(|error| mismatch(&error))?;
+        let network = Network::from_bytes_to_run(network).map_err(|error| mismatch(&error))?;
         let parts = open_parts(&spec, &Workplace { data: &self.data, share: self.share })?;
-        let model = Model::load(spec, &network, &Tract)?;
+        let Computing { engine, batch, .. } = &self.computing;
+        let model = Model::load_in_batches(spec, &network, engine.engine(), *batch)?;
         let session = Session::new(Arc::new(model), parts, self.threads);
         Ok(Kept { spec: run.spec.digest, session, margins: Margins::default(), heads: None, bad: 0 })
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use exeunt_coordinator::{Core, Effect, RunPlan};
 use exeunt_data::Share;
 use exeunt_exits::{Heads, Query};
-use exeunt_network::{Network, Tract};
 use exeunt_node::{Margins, Model, Session, Watch, Workplace, open_parts};
 use exeunt_protocol::coordinator::{Input as CoordinatorInput, Now, Standing, Ticket};
 use exeunt_protocol::message::{
@@ -38,7 +37,7 @@ struct Federation<'a> {
     tickets: BTreeMap<Ticket, (usize, Contribution)>,
     heads: Option<(Digest, Arc<Heads>)>,
     model: Arc<Model>,
-    network: &'a Network,
+    plan: &'a Plan,
     /// All devices are this machine, so it is measured once.
     times: Option<Table>,
     progress: &'a mut dyn FnMut(&str, u64, u64),
@@ -57,7 +56,8 @@ pub fn in_memory(plan: &Plan, progress: &mut dyn FnMut(&str, u64, u64)) -> Resul
 
     let parts =
         open_parts(&spec, &Workplace { data: &plan.data, share: None }).map_err(SimulateError::Node)?;
-    let model = Arc::new(Model::load(spec, &plan.network, &Tract).map_err(SimulateError::Node)?);
+    let model = Model::load(spec, &plan.network, plan.engine.engine()).map_err(SimulateError::Node)?;
+    let model = Arc::new(model);
     let deal = Share::new(0, plan.nodes, plan.partition, plan.seed);
     let deal =
         deal.ok_or_else(|| SimulateError::Content("a federation needs at least one node".to_owned()))?;
@@ -84,7 +84,7 @@ pub fn in_memory(plan: &Plan, progress: &mut dyn FnMut(&str, u64, u64)) -> Resul
             newest: VERSION,
             name,
             software: "simulated".to_owned(),
-            engine: Tract.to_string(),
+            engine: plan.engine.to_string(),
         };
         core.handle(now, CoordinatorInput::Connected { node: *node, hello });
     }
@@ -96,7 +96,7 @@ pub fn in_memory(plan: &Plan, progress: &mut dyn FnMut(&str, u64, u64)) -> Resul
         tickets: BTreeMap::new(),
         heads: None,
         model,
-        network: &plan.network,
+        plan,
         times: None,
         progress,
     };
@@ -119,7 +119,10 @@ impl Federation<'_> {
             if effects.is_empty() {
                 let report = self.core.report(self.now, run)?;
                 match &report.status.standing {
-                    Standing::Ready => return Ok(Simulated { report }),
+                    Standing::Ready => {
+                        let heads = self.heads.take().map(|(_, heads)| heads);
+                        return Ok(Simulated { report, heads });
+                    }
                     Standing::Failed { why } => return Err(SimulateError::Run { why: why.clone() }),
                     _ => match self.core.timeout() {
                         // Everybody who answers has; only the deadline is left to wait for.
@@ -243,7 +246,10 @@ impl Federation<'_> {
         if let Some(times) = &self.times {
             return Ok(times.clone());
         }
-        let times = self.model.measure(self.network, &Tract, heads, &Watch::default())?.table();
+        let times = self
+            .model
+            .measure(&self.plan.network, self.plan.engine.engine(), heads, &Watch::default())?
+            .table();
         Ok(self.times.insert(times).clone())
     }
 

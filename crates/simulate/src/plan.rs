@@ -1,10 +1,12 @@
 //! What to simulate.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use exeunt_coordinator::CoreError;
 use exeunt_data::Partition;
-use exeunt_network::{LoadError, Network};
+use exeunt_exits::Heads;
+use exeunt_network::{EngineChoice, LoadError, Network};
 use exeunt_protocol::message::Refusal;
 use exeunt_protocol::operator::RunReport;
 use exeunt_protocol::run_file::{MAX_DEADLINE_S, RunFileError};
@@ -27,6 +29,8 @@ pub struct Plan {
     pub seed: u64,
     /// Threads to compute with.
     pub threads: usize,
+    /// What runs the network; simulated processes choose for themselves.
+    pub engine: Arc<EngineChoice>,
 }
 
 /// Why a run file cannot be simulated here.
@@ -72,7 +76,8 @@ impl Plan {
             (None, None) => return Err(PlanError::NoData { path: path.to_owned() }),
         };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Self { file, network, data, nodes: 1, partition: Partition::Uniform, seed: 0, threads })
+        let (partition, engine) = (Partition::Uniform, Arc::new(EngineChoice::tract()));
+        Ok(Self { file, network, data, nodes: 1, partition, seed: 0, threads, engine })
     }
 
     /// Nobody but the plan's nodes will ever come, and all of them have joined before the run starts. So a query
@@ -88,6 +93,8 @@ impl Plan {
 pub struct Simulated {
     /// Everything there is to see of the run.
     pub report: RunReport,
+    /// The snapshot that its policies decide with.
+    pub heads: Option<Arc<Heads>>,
 }
 
 /// Why a simulation ended early.

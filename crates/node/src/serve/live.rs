@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exeunt_exits::{Heads, Policy};
-use exeunt_network::{Network, Tract};
+use exeunt_network::{EngineChoice, Network};
 use exeunt_protocol::spec::RunSpec;
 use tokio::sync::watch;
 
@@ -51,7 +51,12 @@ impl Ready {
     ///
     /// # Errors
     /// See [`LoadError`].
-    pub fn load(home: &Home, policy: PolicyInForce, before: Option<&Self>) -> Result<Self, LoadError> {
+    pub fn load(
+        home: &Home,
+        policy: PolicyInForce,
+        engine: &EngineChoice,
+        before: Option<&Self>,
+    ) -> Result<Self, LoadError> {
         let chosen: Policy = read(&home.blob(policy.policy)?, "the policy")?;
         let same =
             |before: &&Self| before.policy.spec == policy.spec && before.policy.network == policy.network;
@@ -63,12 +68,16 @@ impl Ready {
                 Arc::new(heads.map_err(|error| LoadError::Content { what, source: error.into() })?)
             }
         };
-        let inference = match before.filter(same) {
-            Some(before) => before.inference.with_policy(heads, chosen)?,
+        let kept = match before.filter(same) {
+            Some(before) => before.inference.with_policy(Arc::clone(&heads), chosen.clone())?,
+            None => None,
+        };
+        let inference = match kept {
+            Some(inference) => inference,
             None => {
                 let spec: RunSpec = read(&home.blob(policy.spec)?, "the run's specification")?;
-                let network = Network::from_bytes(home.blob(policy.network)?)?;
-                Inference::new(spec, &network, &Tract, heads, chosen)?
+                let network = Network::from_bytes_to_run(home.blob(policy.network)?)?;
+                Inference::new(spec, network, engine.engine(), heads, chosen)?
             }
         };
         Ok(Self { policy, inference })
@@ -87,7 +96,7 @@ pub type Live = watch::Receiver<Option<Arc<Ready>>>;
 ///
 /// The folder is where a policy arrives, whichever process received it: the service writes `policy.json` last, when
 /// everything it names is there.
-pub async fn follow(home: Home, live: watch::Sender<Option<Arc<Ready>>>) {
+pub async fn follow(home: Home, engine: Arc<EngineChoice>, live: watch::Sender<Option<Arc<Ready>>>) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = String::new();
@@ -97,8 +106,8 @@ pub async fn follow(home: Home, live: watch::Sender<Option<Arc<Ready>>>) {
             () = live.closed() => return,
         }
         let current = live.borrow().clone();
-        let home = home.clone();
-        let looked = tokio::task::spawn_blocking(move || look(&home, current.as_deref())).await;
+        let (home, engine) = (home.clone(), Arc::clone(&engine));
+        let looked = tokio::task::spawn_blocking(move || look(&home, &engine, current.as_deref())).await;
         let problem = match looked {
             Ok(Ok(None)) => continue,
             Ok(Ok(Some(ready))) => {
@@ -119,10 +128,10 @@ pub async fn follow(home: Home, live: watch::Sender<Option<Arc<Ready>>>) {
 }
 
 /// The policy that the folder names, if it is another than `current`.
-fn look(home: &Home, current: Option<&Ready>) -> Result<Option<Ready>, LoadError> {
+fn look(home: &Home, engine: &EngineChoice, current: Option<&Ready>) -> Result<Option<Ready>, LoadError> {
     match home.policy()? {
         Some(policy) if current.is_none_or(|current| current.policy != policy) => {
-            Ready::load(home, policy, current).map(Some)
+            Ready::load(home, policy, engine, current).map(Some)
         }
         _ => Ok(None),
     }

@@ -12,6 +12,8 @@ use crate::place::Place;
 fn node(place: &Place) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeunt-node"));
     command.arg("--home").arg(place.home.root()).arg("classify");
+    // What is expected comes from this engine, to the last bit.
+    command.env("EXEUNT_ENGINE", "tract");
     command
 }
 

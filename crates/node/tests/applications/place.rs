@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use exeunt_coordinator::RunPlan;
 use exeunt_exits::{ExitHead, ExitRule, Heads, LinearHead, Policy, Rule};
-use exeunt_network::Network;
+use exeunt_network::{EngineChoice, Network};
 use exeunt_node::serve::Ready;
 use exeunt_node::{Home, PolicyInForce};
 use exeunt_protocol::spec::RunFile;
@@ -63,7 +63,18 @@ impl Place {
 
     /// Puts the next version in force.
     pub(crate) fn set_policy(&mut self, threshold: f64) {
-        let policy = Policy { exits: vec![Some(ExitRule::new(Rule::Whitened, threshold)); self.exits] };
+        self.put_in_force(&vec![Some(ExitRule::new(Rule::Whitened, threshold)); self.exits]);
+    }
+
+    /// Puts a version in force that uses no exit but the last.
+    pub(crate) fn set_last_exit(&mut self, threshold: f64) {
+        let mut exits = vec![None; self.exits];
+        exits[self.exits - 1] = Some(ExitRule::new(Rule::Whitened, threshold));
+        self.put_in_force(&exits);
+    }
+
+    fn put_in_force(&mut self, exits: &[Option<ExitRule>]) {
+        let policy = Policy { exits: exits.to_vec() };
         let digest = put(&self.home, &serde_json::to_vec(&policy).unwrap());
         self.version += 1;
         self.in_force = PolicyInForce { version: self.version, policy: digest, ..self.in_force.clone() };
@@ -80,7 +91,7 @@ impl Place {
 
     /// The policy in force, loaded as the library does it.
     pub(crate) fn ready(&self) -> Ready {
-        Ready::load(&self.home, self.in_force.clone(), None).unwrap()
+        Ready::load(&self.home, self.in_force.clone(), &EngineChoice::tract(), None).unwrap()
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

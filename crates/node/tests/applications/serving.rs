@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use exeunt_network::EngineChoice;
 use exeunt_node::serve::{Limits, Server, follow};
 use ndarray::Array2;
 use serde_json::{Value, json};
@@ -35,7 +37,7 @@ fn serve(limits: Limits) -> Serving {
     let server = runtime.block_on(Server::bind(address, live, None, limits)).unwrap();
     let address = server.address();
     runtime.spawn(server.run(std::future::pending()));
-    runtime.spawn(follow(place.home.clone(), sender));
+    runtime.spawn(follow(place.home.clone(), Arc::new(EngineChoice::tract()), sender));
     let serving = Serving { place, address, _runtime: runtime };
     wait(|| serving.client().get("/v2/health/ready").status == 200);
     serving
@@ -376,13 +378,16 @@ fn a_new_policy_comes_into_force_without_a_request_lost() {
             watching.infer(&body).json()["parameters"]["exit"] == 1
                 && watching.get("/v2/models/digits-1/versions/2/ready").status == 200
         });
+        // Version 3 uses the last exit only, for which the network is cut anew, beside the one that answers.
+        serving.place.set_last_exit(f64::NEG_INFINITY);
+        wait(|| watching.infer(&body).json()["parameters"]["exit"] == 8);
         swapped.store(true, Ordering::Relaxed);
         asking.into_iter().map(|asking| asking.join().unwrap()).collect::<Vec<_>>()
     });
     for versions in versions {
         assert!(versions.is_sorted(), "{versions:?}");
         assert!(versions.len() >= 20);
-        assert_eq!(versions.last(), Some(&2));
+        assert_eq!(versions.last(), Some(&3));
     }
 }
 
