@@ -46,6 +46,9 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Measure time, side by side
+    #[command(subcommand)]
+    Bench(crate::bench::BenchCommand),
     /// Run the coordinator until stopped; makes the federation on first start
     Serve {
         /// Address to listen on (UDP)

@@ -1,6 +1,7 @@
 //! `exeunt`: the coordinator, its commands, simulations and the demo.
 
 mod ask;
+mod bench;
 mod cli;
 mod demo;
 mod export;
@@ -64,6 +65,7 @@ fn run(home: Home, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve { listen, advertise, approve } => serve::serve(&home, listen, &advertise, approve),
         Command::Inspect(arguments) => inspect::inspect(&home, &arguments),
+        Command::Bench(command) => bench::bench(&command),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         command => remote::run(&home, command),
