@@ -75,6 +75,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Json,
     },
+    /// Make a folder with which another machine can operate this coordinator; run it beside the coordinator
+    Operator {
+        /// Who will use it; the name stands in its certificate
+        name: String,
+        /// Folder to make. Copy it to the other machine, keep it as safe as a key, and use `--home DIR` or
+        /// `--connect DIR` there
+        #[arg(long, short, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Nodes of the federation
     Node {
         #[command(subcommand)]

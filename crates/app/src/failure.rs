@@ -63,6 +63,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     let bad = error.downcast_ref::<BadInput>().is_some()
         || error.downcast_ref::<PlanError>().is_some()
         || error.downcast_ref::<LoadError>().is_some()
+        || error.downcast_ref::<HomeError>().is_some()
         || error.downcast_ref::<exeunt_coordinator::PlanError>().is_some()
         || error.downcast_ref::<ServiceError>().is_some_and(is_about_what_was_given)
         || matches!(

@@ -66,6 +66,7 @@ fn run(home: Home, command: Command) -> anyhow::Result<()> {
         Command::Serve { listen, advertise, approve } => serve::serve(&home, listen, &advertise, approve),
         Command::Inspect(arguments) => inspect::inspect(&home, &arguments),
         Command::Bench(command) => bench::bench(&command),
+        Command::Operator { name, out } => ask::operator(&home, &name, &out),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         command => remote::run(&home, command),

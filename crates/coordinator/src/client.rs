@@ -1,5 +1,7 @@
 //! Asking a coordinator as its operator, from the command line or a window.
 
+use std::time::SystemTime;
+
 use exeunt_link::limits::MAX_BLOB;
 use exeunt_link::{Blob, Client, CloseCode, Closed, ConnectError, Connection, RecvError, SendError};
 use exeunt_protocol::message::{BlobRef, FetchReply, Request};
@@ -58,7 +60,13 @@ impl OperatorClient {
     pub async fn connect(home: &Home) -> Result<Self, ClientError> {
         let (identity, whereabouts) = home.operator()?;
         let client = Client::default();
-        let connection = client.connect(&whereabouts.local, &identity).await?;
+        let connection = client.connect(&whereabouts.addresses(), &identity).await?;
+        // The coordinator looks after the folder on its own machine; elsewhere nobody else does.
+        if identity.renewal_due(SystemTime::now())
+            && let Err(error) = exeunt_link::renew(&connection, &identity).await
+        {
+            tracing::warn!("the operator's certificate was not renewed: {error}");
+        }
         Ok(Self { client, connection })
     }
 

@@ -43,6 +43,12 @@ pub enum HomeError {
         /// The folder.
         path: PathBuf,
     },
+    /// There is something already where a folder was to be made.
+    #[error("{path} is there already; name a folder that is not")]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Keys and certificates.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -73,6 +79,15 @@ pub struct Keys {
     pub authority: Authority,
     /// The coordinator's own identity.
     pub identity: Identity,
+}
+
+impl Whereabouts {
+    /// Every address to try: on this machine first.
+    pub fn addresses(&self) -> Vec<Address> {
+        let mut addresses = self.local.clone();
+        addresses.extend(self.advertised.iter().filter(|address| !self.local.contains(address)).cloned());
+        addresses
+    }
 }
 
 impl Home {
@@ -119,18 +134,39 @@ impl Home {
         }
     }
 
-    /// The operator's identity, and where to find the coordinator.
+    /// Makes a folder for an operator elsewhere: a key and certificate of its own, and where to find the coordinator.
+    /// Copied to another machine, it is what `exeunt --connect` and `--home` take there.
     ///
     /// # Errors
-    /// [`HomeError::NoCoordinator`] when none was ever started here.
-    pub fn operator(&self) -> Result<(Identity, Whereabouts), HomeError> {
+    /// [`HomeError::NoCoordinator`], [`HomeError::Taken`] when the folder is there already.
+    pub fn hand_out_operator(&self, name: &str, folder: &Path, now: SystemTime) -> Result<(), HomeError> {
+        let whereabouts = self.whereabouts()?;
+        if folder.exists() {
+            return Err(HomeError::Taken { path: folder.to_owned() });
+        }
+        let authority = Authority::open(self.root.join("authority"))?;
+        let elsewhere = Self::new(folder);
+        fs::create_dir_all(folder).map_err(|source| HomeError::File { path: folder.to_owned(), source })?;
+        authority.issue_to(folder.join("operator"), Role::Operator, name, now)?;
+        // An address on this machine means another one there.
+        elsewhere.save_whereabouts(&Whereabouts { local: Vec::new(), ..whereabouts })
+    }
+
+    fn whereabouts(&self) -> Result<Whereabouts, HomeError> {
         let path = self.root.join("coordinator.json");
         let bytes = fs::read(&path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => HomeError::NoCoordinator { path: self.root.clone() },
             _ => HomeError::File { path: path.clone(), source },
         })?;
-        let whereabouts =
-            serde_json::from_slice(&bytes).map_err(|source| HomeError::Content { path, source })?;
+        serde_json::from_slice(&bytes).map_err(|source| HomeError::Content { path, source })
+    }
+
+    /// The operator's identity, and where to find the coordinator.
+    ///
+    /// # Errors
+    /// [`HomeError::NoCoordinator`] when none was ever started here.
+    pub fn operator(&self) -> Result<(Identity, Whereabouts), HomeError> {
+        let whereabouts = self.whereabouts()?;
         Ok((Identity::load(self.root.join("operator"))?, whereabouts))
     }
 

@@ -7,6 +7,8 @@
 
 mod client;
 mod core;
+#[cfg(test)]
+mod deciding;
 mod desk;
 mod home;
 mod members;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use exeunt_link::{Address, Authority, CloseCode, Incoming, JoinRequest, Limits, Rejection, Server};
 use exeunt_protocol::NodeId;
@@ -57,9 +57,13 @@ pub(crate) struct Shared {
     pub(crate) approve: bool,
 }
 
+/// How often certificates are looked at. They live for months, and are renewed with a third of that left.
+const RENEWAL: Duration = Duration::from_secs(3600);
+
 /// A coordinator that listens.
 pub struct Service {
     shared: Arc<Shared>,
+    home: Home,
 }
 
 impl Service {
@@ -86,7 +90,8 @@ impl Service {
         home.save_whereabouts(&whereabouts)?;
         let desk = Handle::start(core, clock).map_err(ServiceError::Thread)?;
         let approve = options.approve;
-        Ok(Self { shared: Arc::new(Shared { desk, authority, server, whereabouts, approve }) })
+        let shared = Arc::new(Shared { desk, authority, server, whereabouts, approve });
+        Ok(Self { shared, home: home.clone() })
     }
 
     /// The address that is listened on.
@@ -104,15 +109,39 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Stopped`] when the store failed.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
-        let shared = self.shared;
+        let Self { shared, home } = self;
         let result = tokio::select! {
             () = accept(&shared) => Ok(()),
+            () = renew_certificates(&shared, &home) => Ok(()),
             stopped = shared.desk.ended() => Err(ServiceError::Stopped(stopped)),
             () = stop => Ok(()),
         };
         // Connections' tasks hold clones; the server itself is closed when the last of them ends.
         shared.server.shut_down(CloseCode::ShuttingDown).await;
         result
+    }
+}
+
+/// Renews the coordinator's and the local operator's certificates when it is time, for as long as it runs.
+async fn renew_certificates(shared: &Shared, home: &Home) {
+    let mut ticks = tokio::time::interval(RENEWAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first is at once, and they were looked at just before.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        renew(shared, home, SystemTime::now());
+    }
+}
+
+/// Renews what is due, and presents it to whoever connects from now on.
+fn renew(shared: &Shared, home: &Home, now: SystemTime) {
+    let renewed = home
+        .keys(now)
+        .map_err(ServiceError::from)
+        .and_then(|keys| Ok(shared.server.set_identity(&keys.identity)?));
+    if let Err(error) = renewed {
+        tracing::error!("certificates not renewed: {}", crate::operator::chain(&error));
     }
 }
 
@@ -188,5 +217,114 @@ fn outward_address() -> IpAddr {
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").field("address", &self.local_addr()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use exeunt_link::{Client, Identity, JoinError, Token};
+    use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
+
+    use super::*;
+    use crate::client::OperatorClient;
+
+    /// A coordinator on loopback, and its folder.
+    async fn serving(folder: &Path, approve: bool) -> (Home, Arc<Shared>) {
+        let home = Home::new(folder);
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let options = ServeOptions { listen, advertise: Vec::new(), approve };
+        let service = Service::start(&home, &options).await.unwrap();
+        let shared = Arc::clone(&service.shared);
+        tokio::spawn(service.run(std::future::pending()));
+        (home, shared)
+    }
+
+    async fn token(client: &OperatorClient, approve: Option<bool>) -> Token {
+        let request = OperatorRequest::Token { valid_s: 60, label: String::new(), approve };
+        match client.ask(&request).await.unwrap() {
+            OperatorResponse::Token { token, .. } => token.parse().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn nodes(client: &OperatorClient) -> Vec<exeunt_protocol::operator::NodeRow> {
+        match client.ask(&OperatorRequest::Nodes).await.unwrap() {
+            OperatorResponse::Nodes(rows) => rows,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_revoked_node_comes_back_with_a_new_token_and_not_with_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, _shared) = serving(&folder.path().join("home"), false).await;
+        let client = OperatorClient::connect(&home).await.unwrap();
+        let at = folder.path().join("node");
+        let old = token(&client, None).await;
+        let identity = exeunt_link::join(&old, "porch", &at).await.unwrap();
+        let node = NodeId::from_bytes(*identity.id().as_bytes());
+        client.ask(&OperatorRequest::Revoke { node }).await.unwrap();
+        let refused = exeunt_link::join(&old, "porch", &at).await.unwrap_err();
+        assert!(matches!(refused, JoinError::Rejected(Rejection::TokenUsed)), "{refused}");
+
+        let new = token(&client, Some(true)).await;
+        let identity = exeunt_link::join(&new, "porch", &at).await.unwrap();
+        let addresses = home.operator().unwrap().1.local;
+        Client::default().connect(&addresses, &identity).await.unwrap();
+        let rows = nodes(&client).await;
+        assert_eq!((rows.len(), rows[0].status.node, rows[0].revoked), (1, node, false));
+        assert_eq!(rows[0].status.membership, exeunt_protocol::message::Membership::Pending);
+        assert_eq!(rows[0].short, identity.id().short(), "both ends show the same");
+        client.ask(&OperatorRequest::Approve { node }).await.unwrap();
+        assert_eq!(nodes(&client).await[0].status.membership, Default::default());
+    }
+
+    #[tokio::test]
+    async fn an_operator_on_another_machine_connects_with_what_was_handed_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, _shared) = serving(&folder.path().join("home"), true).await;
+        let there = folder.path().join("laptop");
+        home.hand_out_operator("anna", &there, SystemTime::now()).unwrap();
+        let elsewhere = Home::new(&there);
+        let (identity, whereabouts) = elsewhere.operator().unwrap();
+        assert_eq!((identity.peer().name.as_str(), whereabouts.local.len()), ("anna", 0));
+        assert_ne!(identity.id(), home.operator().unwrap().0.id(), "it has a key of its own");
+        let client = OperatorClient::connect(&elsewhere).await.unwrap();
+        assert!(nodes(&client).await.is_empty());
+        // As this coordinator was started, whoever joins has to be approved.
+        let token = token(&client, None).await;
+        exeunt_link::join(&token, "porch", folder.path().join("node")).await.unwrap();
+        assert_eq!(nodes(&client).await[0].status.membership.name(), "waits for approval");
+        let again = home.hand_out_operator("anna", &there, SystemTime::now()).unwrap_err();
+        assert!(again.to_string().ends_with("is there already; name a folder that is not"), "{again}");
+        let nowhere = Home::new(folder.path().join("nowhere"));
+        let none = nowhere.hand_out_operator("anna", &there, SystemTime::now()).unwrap_err();
+        assert!(matches!(none, HomeError::NoCoordinator { .. }), "{none}");
+    }
+
+    #[tokio::test]
+    async fn certificates_are_renewed_while_the_coordinator_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, shared) = serving(folder.path(), false).await;
+        let operator = || Identity::load(folder.path().join("operator")).unwrap();
+        let before = operator().peer().expires;
+        renew(&shared, &home, SystemTime::now());
+        assert_eq!(operator().peer().expires, before, "not due yet");
+        renew(&shared, &home, operator().renew_at() + Duration::from_secs(1));
+        assert!(operator().peer().expires > before);
+    }
+
+    #[tokio::test]
+    async fn a_token_cannot_be_valid_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, _shared) = serving(folder.path(), false).await;
+        let client = OperatorClient::connect(&home).await.unwrap();
+        for valid_s in [0, u64::MAX] {
+            let request = OperatorRequest::Token { valid_s, label: String::new(), approve: None };
+            let refused = client.ask(&request).await.unwrap_err().to_string();
+            assert!(refused.contains("expected 1 to 31536000"), "{refused}");
+        }
     }
 }

@@ -116,13 +116,16 @@ pub fn margin_shares(of: &Distribution) -> [f64; MARGIN_BINS] {
 mod tests {
     use super::*;
 
-    /// Draws `n` samples of the given shares from a fixed stream.
+    /// Draws `n` samples of the given shares from a fixed stream (SplitMix64).
     fn draw(shares: &[f64], n: u64, seed: u64) -> Vec<u64> {
         let mut counts = vec![0; shares.len()];
-        let mut state = seed;
+        let mut state = seed << 32;
         for _ in 0..n {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let at = (state >> 11) as f64 / (1_u64 << 53) as f64;
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut x = state;
+            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let at = ((x ^ (x >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
             let mut sum = 0.0;
             let bin = shares.iter().position(|share| {
                 sum += share;

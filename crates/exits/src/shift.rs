@@ -31,7 +31,7 @@ fn shift(e: usize, from: (&MomentsView<'_>, &Scale), to: (&MomentsView<'_>, &Sca
     let (counts, counts_after) = (from.count(e), to.0.count(e));
     let dim = before.ncols();
     let squares = from.squares(e);
-    let unit = scale.product_unit() * scale.product_unit();
+    let unit = scale.product_unit();
     let mut scatter = 0.0;
     for (class, mean) in before.outer_iter().enumerate() {
         let norm: f64 = mean.iter().map(|x| x * x).sum();
@@ -69,7 +69,7 @@ mod tests {
         let mut put = |name: &str, values: &[i64]| cells[layout.range(name).unwrap()].copy_from_slice(values);
         put("e0.alone.n", &n);
         put("e0.alone.sum", &sum.map(|x| (x / scale.sum_unit()) as i64));
-        let unit = scale.product_unit() * scale.product_unit();
+        let unit = scale.product_unit();
         put("e0.alone.sq", &squares.map(|x| (x / unit) as i64));
         Table::from_cells(cells)
     }

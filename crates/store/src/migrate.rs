@@ -96,3 +96,69 @@ fn keys<K: redb::Key + 'static, T>(
 ) -> Result<Vec<T>, Failure> {
     table.iter()?.map(|entry| Ok(own(entry?.0.value()))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use exeunt_protocol::message::BlobRef;
+    use exeunt_protocol::{QueryId, RunId};
+    use redb::Database;
+    use serde::Serialize;
+
+    use super::*;
+    use crate::tables::{FORMAT_KEY, META};
+    use crate::{FORMAT, RedbStore, Store, TokenOutcome};
+
+    fn put<K: redb::Key + 'static, T: Serialize>(
+        txn: &WriteTransaction,
+        table: TableDefinition<'_, K, Bytes>,
+        key: K::SelfType<'_>,
+        value: &T,
+    ) {
+        let bytes = postcard::to_stdvec(value).unwrap();
+        txn.open_table(table).unwrap().insert(key, bytes.as_slice()).unwrap();
+    }
+
+    #[test]
+    fn a_store_of_the_first_format_opens_with_everything_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let (node, run): (_, RunId) = (NodeId::from_bytes([1; 16]), "r-1".parse().unwrap());
+        let (secret, table) = (Digest::of(b"secret"), BlobRef::of(b"table"));
+        let database = Database::create(&path).unwrap();
+        let txn = database.begin_write().unwrap();
+        txn.open_table(META).unwrap().insert(FORMAT_KEY, 1).unwrap();
+        put(&txn, NODES, *node.as_bytes(), &("porch", 5_u64, true));
+        put(&txn, TOKENS, *secret.as_bytes(), &("lab", 9_u64, Some(node)));
+        let cohort = vec![(node, DatasetVersion(1), table.digest)];
+        let declined = vec![(NodeId::from_bytes([2; 16]), "away")];
+        put(
+            &txn,
+            SEALS,
+            ("r-1", 0),
+            &(cohort.clone(), declined, Some(b"sum"), 3_u64, Some(table.digest), 7_u64),
+        );
+        let key = ("r-1", 0, *node.as_bytes());
+        let meta = ContributionMeta { dataset: DatasetVersion(1), table, stored_ms: 6 };
+        put(&txn, CONTRIBUTIONS, key, &meta);
+        txn.open_table(PACKED_1).unwrap().insert(key, &b"table"[..]).unwrap();
+        txn.commit().unwrap();
+        drop(database);
+
+        for _again in 0..2 {
+            let mut store = RedbStore::open(&path).unwrap();
+            let record = NodeRecord {
+                name: "porch".to_owned(),
+                enrolled_ms: 5,
+                revoked: true,
+                membership: Membership::Active,
+            };
+            assert_eq!(store.nodes().unwrap(), [(node, record)]);
+            assert_eq!(store.use_token(secret, node, "porch", 6).unwrap(), TokenOutcome::Revoked);
+            let (query, seal) = store.seals(&run).unwrap().pop().unwrap();
+            assert_eq!((query, &seal.cohort, seal.sealed_ms, seal.asked), (QueryId(0), &cohort, 7, None));
+            let kept = store.contribution(&run, QueryId(0), node, table.digest).unwrap();
+            assert_eq!(kept, Some(b"table".to_vec()));
+        }
+        assert_eq!(crate::examine(&path).unwrap().format, FORMAT);
+    }
+}

@@ -5,9 +5,25 @@ mod nodes;
 mod policies;
 mod snapshots;
 
+use std::path::Path;
+use std::time::SystemTime;
+
+use exeunt_coordinator::Home;
+
 pub(crate) use nodes::{node_id, nodes, remove};
 pub(crate) use policies::policies;
 pub(crate) use snapshots::snapshots;
+
+/// `exeunt operator`.
+pub(crate) fn operator(home: &Home, name: &str, out: &Path) -> anyhow::Result<()> {
+    home.hand_out_operator(name, out, SystemTime::now())?;
+    crate::out!("made {} for operator '{name}'", out.display());
+    eprintln!(
+        "copy it to the other machine and keep it as safe as a key; there: exeunt --connect {0}, or exeunt --home {0} run show",
+        out.file_name().map_or_else(|| out.display().to_string(), |name| name.to_string_lossy().into_owned())
+    );
+    Ok(())
+}
 
 /// A moment, as days and hours of UTC.
 fn moment(ms: u64) -> String {

@@ -45,7 +45,7 @@ impl LiveBook {
             let mut number = 0;
             history.retain(|_| {
                 number += 1;
-                number % 2 == 0
+                number % 2 == 1
             });
         }
         history.push(moment);
