@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use crate::classify::{self, Form};
 use crate::computing::{Computing, EngineOptions};
-use crate::home::{Home, NodeReport, NodeSettings, PolicyInForce};
+use crate::home::{Home, HomeError, NodeReport, NodeSettings, PolicyInForce};
+use crate::ledger::{Ledger, LiveSettings};
 use crate::serve::{self, Limits, Ready, Server};
 use crate::service::ServiceError;
 
@@ -132,6 +133,14 @@ struct HttpOptions {
     /// What the model is called in requests; default: the run's id
     #[arg(long, env = "EXEUNT_MODEL", value_name = "NAME")]
     model: Option<String>,
+    /// Share of the samples for which the whole network runs as well, to see whether it agrees; default: as `live.share`
+    /// in node.json says, 0.01
+    #[arg(long, env = "EXEUNT_AGREEMENT_SHARE", value_name = "SHARE", value_parser = share_of_samples)]
+    agreement_share: Option<f64>,
+    /// What the device draws while it infers, in watts, so that energy can be told; default: as `live.watts` in node.json
+    /// says
+    #[arg(long, env = "EXEUNT_WATTS", value_name = "WATTS", value_parser = watts)]
+    watts: Option<f64>,
     /// Requests to compute at once; default: one per core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     http_threads: Option<u16>,
@@ -266,6 +275,7 @@ fn join(
         data,
         share: share.map(|share| share.to_string()),
         threads: threads.map(usize::from),
+        live: LiveSettings::default(),
     };
     home.save_settings(&settings)?;
     println!("joined as '{name}', short id {}", identity.id().short());
@@ -467,8 +477,22 @@ async fn listen(
     let (sender, live) = tokio::sync::watch::channel(None);
     let threads = options.http_threads.map_or_else(cores, usize::from);
     let limits = Limits { threads, ..Limits::default() };
+    let settings = match home.settings() {
+        Ok(settings) => settings.live,
+        // A folder with a policy is enough to infer from.
+        Err(HomeError::NotJoined { .. }) => LiveSettings::default(),
+        Err(error) => return Err(error.into()),
+    };
+    let settings = LiveSettings {
+        share: options.agreement_share.unwrap_or(settings.share),
+        watts: options.watts.or(settings.watts),
+        ..settings
+    };
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    let ledger = Ledger::new(home.clone(), settings, u64::from(seed));
     let server = Server::bind(http, live, options.model, limits);
-    let server = server.await.with_context(|| format!("--http {http}: cannot listen there"))?;
+    let server =
+        server.await.with_context(|| format!("--http {http}: cannot listen there"))?.counting(ledger);
     let address = server.address();
     eprintln!("inference at http://{address}/v2, metrics at http://{address}/metrics");
     if !address.ip().is_loopback() {
@@ -479,6 +503,16 @@ async fn listen(
     }
     let engine = Arc::clone(&computing.engine);
     Ok((server, tokio::spawn(serve::follow(home.clone(), engine, sender))))
+}
+
+fn share_of_samples(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("found '{text}', expected a share from 0 to 1, such as 0.01"))
+}
+
+fn watts(text: &str) -> Result<f64, String> {
+    let watts = text.parse().ok().filter(|watts: &f64| *watts > 0.0 && *watts < 1e6);
+    watts.ok_or_else(|| format!("found '{text}', expected a number of watts above 0"))
 }
 
 fn cores() -> usize {

@@ -7,6 +7,7 @@
 //! HOME/datasets.json  which edition of its data a node last answered from, per run
 //! HOME/times.json     what was measured for each run, as it was sent
 //! HOME/policy.json    the policy in force, for `classify`
+//! HOME/live.json      what inference did, see [`crate::Ledger`]
 //! HOME/status.json    what the service is doing, for `status`
 //! HOME/lock           held by the service, so that a folder has one
 //! ```
@@ -21,6 +22,8 @@ use exeunt_protocol::{DatasetVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::ledger::LiveSettings;
 
 const TIMES: &str = "times.json";
 
@@ -76,6 +79,9 @@ pub struct NodeSettings {
     /// Threads to compute with; all cores if not said.
     #[serde(default)]
     pub threads: Option<usize>,
+    /// What it tells of its inference.
+    #[serde(default)]
+    pub live: LiveSettings,
 }
 
 /// The policy in force, with what belongs to it.
@@ -346,24 +352,35 @@ impl Home {
         self.root.join("blobs").join(digest.to_string())
     }
 
-    /// Removes blobs that are neither wanted nor part of the policy in force.
+    /// Removes blobs, but for those of the policy in force. Returns which are gone.
     ///
     /// # Errors
     /// [`HomeError`].
-    pub fn drop_blobs_except(&self, wanted: &BTreeSet<Digest>) -> Result<Vec<Digest>, HomeError> {
+    pub fn drop_blobs(&self, stale: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>, HomeError> {
         let in_force: BTreeSet<Digest> = self.policy()?.iter().flat_map(PolicyInForce::blobs).collect();
-        let mut dropped = Vec::new();
-        for digest in self.blobs()? {
-            if !wanted.contains(&digest) && !in_force.contains(&digest) {
-                let path = self.blob_path(digest);
-                fs::remove_file(&path).map_err(|source| HomeError::File { path, source })?;
-                dropped.push(digest);
-            }
+        let mut dropped = BTreeSet::new();
+        for digest in stale.difference(&in_force) {
+            let path = self.blob_path(*digest);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(HomeError::File { path, source });
+                }
+                _ => dropped.insert(*digest),
+            };
         }
         Ok(dropped)
     }
 
-    fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), HomeError> {
+    /// Reads a file of the folder; `None` where there is none.
+    pub(crate) fn read_json<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        expected: &'static str,
+    ) -> Result<Option<T>, HomeError> {
+        read_json(&self.root.join(name), expected)
+    }
+
+    pub(crate) fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), HomeError> {
         let path = self.root.join(name);
         let wrong = |source| HomeError::File { path: path.clone(), source };
         fs::create_dir_all(&self.root).map_err(wrong)?;
@@ -435,6 +452,25 @@ mod tests {
         fs::write(home.blob_path(digest), b"evil").unwrap();
         assert!(home.blob(digest).unwrap_err().to_string().contains("does not match its name"));
         assert!(home.blobs().unwrap().is_empty());
+    }
+
+    #[test]
+    fn blobs_are_dropped_but_for_those_of_the_policy_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path());
+        assert!(home.blobs().unwrap().is_empty());
+        let names = [b"spec", b"netw", b"poli", b"head", b"old!"].map(|bytes| {
+            let digest = Digest::of(bytes);
+            fs::write(home.blob_path(digest), bytes).unwrap();
+            digest
+        });
+        let [spec, network, policy, heads, old] = names;
+        let run = "r-1".parse().unwrap();
+        home.save_policy(&PolicyInForce { run, version: 1, spec, network, policy, heads }).unwrap();
+        let gone = Digest::of(b"gone");
+        let stale = names.into_iter().chain([gone]).collect();
+        assert_eq!(home.drop_blobs(&stale).unwrap(), [old, gone].into());
+        assert_eq!(home.blobs().unwrap(), [spec, network, policy, heads].into());
     }
 
     #[test]

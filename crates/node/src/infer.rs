@@ -1,5 +1,7 @@
 //! Inference that leaves early: run a segment, ask the exit, stop or go on.
 
+mod whole;
+
 use std::sync::Arc;
 
 use exeunt_data::{Image, Preprocess};
@@ -9,6 +11,8 @@ use exeunt_protocol::spec::RunSpec;
 use exeunt_stats::Macs;
 use ndarray::ArrayView2;
 use serde::Serialize;
+
+pub use whole::Whole;
 
 /// Why an image could not be classified, or a policy not be put to use.
 #[derive(Debug, thiserror::Error)]
@@ -200,16 +204,9 @@ impl Inference {
         verdicts: &mut [Option<Verdict>],
     ) -> Result<Vec<usize>, InferError> {
         let Some(rule) = self.policy.exits[e].as_ref() else { return Ok((0..lane.rows()).collect()) };
-        let exit = &self.spec.exits[e];
-        let shape = self.segments.tap_shape(segment);
-        let Scratch { pool, decide, z, .. } = scratch;
-        z.resize(exit.dim, 0.0);
         let mut staying = Vec::with_capacity(lane.rows());
         for (row, sample) in undecided.iter().enumerate() {
-            let pooled = exit.pool.apply_with(pool, shape, lane.row(row), z);
-            pooled.map_err(|error| InferError::Network(error.into()))?;
-            let decision = self.heads.decide_with(decide, e, rule.rule, z);
-            let decision = decision.map_err(|error| InferError::Network(error.into()))?;
+            let decision = self.ask((e, segment), rule.rule, lane.row(row), scratch)?;
             if rule.leaves(decision.margin) {
                 verdicts[*sample] = Some(Verdict {
                     class: decision.class,
@@ -224,6 +221,23 @@ impl Inference {
         Ok(staying)
     }
 
+    /// What exit `e`, behind `segment`, says of one sample.
+    fn ask(
+        &self,
+        (e, segment): (usize, usize),
+        rule: Rule,
+        map: &[f32],
+        scratch: &mut Scratch,
+    ) -> Result<Decision, InferError> {
+        let exit = &self.spec.exits[e];
+        let Scratch { pool, decide, z, .. } = scratch;
+        z.resize(exit.dim, 0.0);
+        let pooled = exit.pool.apply_with(pool, self.segments.tap_shape(segment), map, z);
+        pooled.map_err(|error| InferError::Network(error.into()))?;
+        let decision = self.heads.decide_with(decide, e, rule, z);
+        decision.map_err(|error| InferError::Network(error.into()))
+    }
+
     fn decide_by_network(
         &self,
         lane: &Lane<'_>,
@@ -235,15 +249,16 @@ impl Inference {
         for (row, sample) in undecided.iter().enumerate() {
             scores.clear();
             scores.extend(lane.row(row).iter().map(|v| f64::from(*v)));
-            let best = (0..scores.len()).rev().max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or(0);
-            verdicts[*sample] = Some(Verdict {
-                class: u32::try_from(best).unwrap_or(u32::MAX),
-                exit: None,
-                margin: exeunt_exits::margin(scores),
-                cost,
-            });
+            verdicts[*sample] =
+                Some(Verdict { class: best(scores), exit: None, margin: exeunt_exits::margin(scores), cost });
         }
     }
+}
+
+/// The class with the highest score, the first of equal ones.
+fn best(scores: &[f64]) -> u32 {
+    let best = (0..scores.len()).rev().max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or(0);
+    u32::try_from(best).unwrap_or(u32::MAX)
 }
 
 /// Buffers that the samples of a batch share.

@@ -15,6 +15,7 @@ use exeunt_protocol::message::{
     Activity, Contribution, FromNode, Hello, Membership, OLDEST_VERSION, Request, ToNode, VERSION,
 };
 use exeunt_protocol::node::{Input, Node, Output};
+use exeunt_protocol::spec::RunSpec;
 use exeunt_protocol::{PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use tokio::sync::mpsc;
@@ -34,6 +35,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often progress is reported.
 const PROGRESS: Duration = Duration::from_secs(1);
+/// How often it is looked whether there is something to tell of inference.
+const LIVE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the cache holds what is of no use; what is twice in a row goes.
+const PRUNE: Duration = Duration::from_secs(600);
 /// Longest message on the control stream.
 const MAX_WORD: usize = 1 << 20;
 
@@ -129,6 +134,7 @@ pub async fn run_with(
         answers: BTreeMap::new(),
         transfers: JoinSet::new(),
         words: Vec::new(),
+        floor: None,
         written: None,
     };
     let result = tokio::select! {
@@ -159,6 +165,8 @@ struct Service {
     transfers: JoinSet<()>,
     /// What is to be said beside what the machine says, to a coordinator that understands it.
     words: Vec<FromNode>,
+    /// The fewest samples that anything is told of, by the specification that says so.
+    floor: Option<(Digest, u64)>,
     report: NodeReport,
     written: Option<NodeReport>,
 }
@@ -234,8 +242,12 @@ impl Service {
             return self.give_up(connection, &error).await;
         }
         let reader = tokio::spawn(read_words(receiver, self.events.clone()));
-        let mut progress = tokio::time::interval(PROGRESS);
-        progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let ticks = |every| {
+            let mut ticks = tokio::time::interval(every);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut progress, mut live, mut prune) = (ticks(PROGRESS), ticks(LIVE), ticks(PRUNE));
         let closed = loop {
             if let Err(error) = self.perform(connection, &mut control).await {
                 break self.give_up(connection, &error).await;
@@ -251,6 +263,8 @@ impl Service {
                         self.take_in(event);
                     }
                 }
+                _ = live.tick() => self.tell_of_inference(),
+                _ = prune.tick() => self.prune(),
                 _ = progress.tick() => {
                     self.report_progress();
                     self.renew_if_due(connection).await;
@@ -288,10 +302,15 @@ impl Service {
                 self.report.connected = true;
                 self.report.problem = None;
                 self.words.clear();
+                self.report.version = Some(version);
                 if version >= 2 {
                     self.words.extend(self.report.policy.as_ref().map(using));
+                    let said = self.home.live_said().unwrap_or_else(|error| {
+                        tracing::warn!("{error}");
+                        None
+                    });
+                    self.words.extend(said.map(|counts| FromNode::Live(Box::new(counts))));
                 }
-                self.report.version = Some(version);
                 Input::Connected
             }
             Event::Word(ToNode::Membership(membership)) => {
@@ -429,6 +448,48 @@ impl Service {
             .collect();
         for input in inputs {
             self.machine.handle(input);
+        }
+    }
+
+    /// Tells what inference did since the last time, where that is enough to tell.
+    fn tell_of_inference(&mut self) {
+        let Some(policy) = self.report.policy.clone() else { return };
+        if !self.settings.live.report || self.report.version < Some(2) || !self.report.connected {
+            return;
+        }
+        let Some(floor) = self.floor_of(policy.spec) else { return };
+        match self.home.live_news(&policy.run, PolicyVersion(policy.version), floor) {
+            Ok(news) => self.words.extend(news.map(|counts| FromNode::Live(Box::new(counts)))),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    /// The fewest samples that a run's specification lets anything be told of.
+    fn floor_of(&mut self, spec: Digest) -> Option<u64> {
+        if let Some((known, floor)) = self.floor
+            && known == spec
+        {
+            return Some(floor);
+        }
+        let bytes = self.home.blob(spec).ok()?;
+        let read: RunSpec = serde_json::from_slice(&bytes).ok()?;
+        self.floor = Some((spec, read.floors.min_count));
+        Some(read.floors.min_count)
+    }
+
+    /// Drops blobs from the cache that have been of no use for a while. Not while an answer is computed from them.
+    fn prune(&mut self) {
+        if !self.watches.is_empty() {
+            return;
+        }
+        let stale = self.machine.stale_blobs();
+        match self.home.drop_blobs(&stale) {
+            Ok(dropped) if dropped.is_empty() => {}
+            Ok(dropped) => {
+                tracing::info!("dropped {} blobs that are of no use any more", dropped.len());
+                self.machine.handle(Input::Dropped(dropped));
+            }
+            Err(error) => tracing::warn!("{error}"),
         }
     }
 

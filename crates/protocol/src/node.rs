@@ -34,6 +34,8 @@ pub enum Input {
         /// The query.
         query: QueryId,
     },
+    /// Blobs are in the cache no more.
+    Dropped(BTreeSet<Digest>),
     /// The worker has an answer.
     Answered {
         /// The run.
@@ -128,6 +130,8 @@ pub struct Node {
     connected: bool,
     desired: Desired,
     have: BTreeSet<Digest>,
+    /// What was of no use when that was last asked.
+    useless: BTreeSet<Digest>,
     fetching: BTreeSet<Digest>,
     answers: BTreeMap<Key, Answer>,
     policies: BTreeMap<RunId, DesiredPolicy>,
@@ -162,6 +166,7 @@ impl Node {
             Input::NotFetched(blob) => {
                 self.fetching.remove(&blob);
             }
+            Input::Dropped(blobs) => self.have.retain(|blob| !blobs.contains(blob)),
             Input::NotDelivered { run, query } => {
                 if let Some(Answer::Ready { in_flight, .. }) = self.answers.get_mut(&(run, query)) {
                     *in_flight = false;
@@ -181,8 +186,21 @@ impl Node {
         self.outputs.pop_front()
     }
 
-    /// The blobs that are still of use; others may be dropped from the cache.
-    pub fn wanted_blobs(&self) -> BTreeSet<Digest> {
+    /// The blobs in the cache that may be dropped: of no use now, nor when this was last asked. Between two queries a
+    /// snapshot is of no use for a moment, and is not to be fetched again for that. Nothing is dropped while there is
+    /// no word of what is wanted.
+    pub fn stale_blobs(&mut self) -> BTreeSet<Digest> {
+        if !self.connected || self.desired.runs.is_empty() {
+            return BTreeSet::new();
+        }
+        let wanted = self.wanted_blobs();
+        let useless = self.have.difference(&wanted).copied().collect();
+        let before = std::mem::replace(&mut self.useless, useless);
+        self.useless.intersection(&before).copied().collect()
+    }
+
+    /// The blobs that are still of use.
+    fn wanted_blobs(&self) -> BTreeSet<Digest> {
         let of_run = |run: &DesiredRun| {
             let query = run.query.iter().flat_map(|q| [Some(q.body), q.heads]).flatten();
             let policy = run.policy.iter().flat_map(|p| [p.body, p.heads]);
@@ -350,6 +368,37 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blobs_are_stale_when_they_were_of_no_use_twice() {
+        let blob = BlobRef::of;
+        let run = |query: Option<&[u8]>| DesiredRun {
+            run: "r-1".parse().unwrap(),
+            spec: blob(b"spec"),
+            network: blob(b"network"),
+            query: query.map(|body| DesiredQuery {
+                id: QueryId(0),
+                body: blob(body),
+                heads: Some(blob(b"heads")),
+            }),
+            policy: None,
+        };
+        let mut node =
+            Node::new([b"spec".as_slice(), b"network", b"heads", b"old"].map(|bytes| blob(bytes).digest));
+        assert!(node.stale_blobs().is_empty());
+        node.handle(Input::Connected);
+        node.handle(Input::Desired(Desired { runs: vec![run(None)] }));
+        assert!(node.stale_blobs().is_empty());
+        // The next query decides with the same snapshot.
+        node.handle(Input::Desired(Desired { runs: vec![run(Some(b"query"))] }));
+        let stale = node.stale_blobs();
+        assert_eq!(stale, [blob(b"old").digest].into());
+        node.handle(Input::Dropped(stale));
+        assert!(node.stale_blobs().is_empty());
+        // Where nothing is wanted, nobody has said that nothing will be.
+        node.handle(Input::Desired(Desired::default()));
+        assert!(node.stale_blobs().is_empty() && node.stale_blobs().is_empty());
+    }
 
     #[test]
     fn what_a_lost_connection_left_undone_is_begun_once() {

@@ -9,7 +9,7 @@ use exeunt_coordinator::{
 };
 use exeunt_data::Share;
 use exeunt_link::{JoinError, Token, TokenError};
-use exeunt_node::{Home as NodeHome, HomeError, NodeSettings};
+use exeunt_node::{Home as NodeHome, HomeError, LiveSettings, NodeSettings};
 use exeunt_protocol::RunId;
 use exeunt_protocol::coordinator::{RunStatus, Standing};
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse, RunReport};
@@ -149,6 +149,7 @@ impl LocalFederation {
                 data: data.clone(),
                 share: share.map(|share| share.to_string()),
                 threads: Some(threads),
+                live: LiveSettings::default(),
             })?;
             places.push(NodePlace { number, name, home: home.root().to_owned() });
         }

@@ -30,8 +30,12 @@ use tokio_io_timeout::TimeoutStream;
 pub use live::{Live, LoadError, Ready, follow};
 use routes::Desk;
 
+use crate::ledger::Ledger;
+
 /// How long the server waits after a failure to accept, such as too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How often what was counted is written down.
+const FLUSH: Duration = Duration::from_secs(1);
 /// How long connections may go on once the server was asked to stop.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -96,6 +100,13 @@ impl Server {
         Ok(Self { listener, address, desk: Arc::new(Desk::new(live, model, limits)) })
     }
 
+    /// Counts what is decided in `ledger`, which is written when the server ends and now and then before.
+    #[must_use]
+    pub fn counting(self, ledger: Ledger) -> Self {
+        self.desk.count_in(ledger);
+        self
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -105,12 +116,18 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
+        let mut flush = tokio::time::interval(FLUSH);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {
                 () = &mut stop => break,
                 accepted = self.listener.accept() => accepted,
                 Some(_ended) = connections.join_next() => continue,
+                _ = flush.tick() => {
+                    self.desk.flush().await;
+                    continue;
+                }
             };
             match (accepted, Arc::clone(self.desk.slots()).try_acquire_owned()) {
                 (Ok((stream, _)), Ok(slot)) => {
@@ -131,6 +148,7 @@ impl Server {
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
             connections.shutdown().await;
         }
+        self.desk.flush().await;
     }
 }
 

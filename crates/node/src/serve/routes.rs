@@ -1,20 +1,23 @@
 //! From a path to an answer.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use exeunt_protocol::PolicyVersion;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use ndarray::{Array2, Axis};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Limits;
 use super::counts::{Served, Took};
 use super::live::{Live, Ready};
 use super::tensors::{self, Answerer, Output};
 use crate::infer::Verdict;
+use crate::ledger::{Decided, Ledger};
 
 /// How many bytes of a body are JSON; binary tensors follow.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -93,6 +96,8 @@ pub(super) struct Desk {
     model: Option<String>,
     limits: Limits,
     served: Served,
+    /// Where what is decided is counted, if it is.
+    ledger: OnceLock<Arc<Ledger>>,
     /// One for each connection that may be open.
     slots: Arc<Semaphore>,
     /// One for each inference that may run.
@@ -103,7 +108,7 @@ impl Desk {
     pub(super) fn new(live: Live, model: Option<String>, limits: Limits) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections));
         let threads = Arc::new(Semaphore::new(limits.threads.max(1)));
-        Self { live, model, limits, served: Served::default(), slots, threads }
+        Self { live, model, limits, served: Served::default(), ledger: OnceLock::new(), slots, threads }
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -112,6 +117,21 @@ impl Desk {
 
     pub(super) fn slots(&self) -> &Arc<Semaphore> {
         &self.slots
+    }
+
+    /// Counts what is decided from now on. The first ledger stays.
+    pub(super) fn count_in(&self, ledger: Ledger) {
+        let _ = self.ledger.set(Arc::new(ledger));
+    }
+
+    /// Writes down what was counted.
+    pub(super) async fn flush(&self) {
+        let Some(ledger) = self.ledger.get().map(Arc::clone) else { return };
+        match tokio::task::spawn_blocking(move || ledger.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("what inference did is not written down: {error}"),
+            Err(panicked) => tracing::error!("{panicked}"),
+        }
     }
 
     pub(super) fn served(&self) -> &Served {
@@ -243,17 +263,47 @@ impl Desk {
         let work = move || {
             let begun = Instant::now();
             let verdicts = model.inference.run(samples.view());
-            drop(thread);
-            verdicts.map(|verdicts| (verdicts, begun.elapsed()))
+            verdicts.map(|verdicts| (verdicts, begun.elapsed(), samples, thread))
         };
         let done = tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))?;
-        let (verdicts, infer) = done.map_err(|error| failed(crate::session::chain(&error)))?;
+        let (verdicts, infer, samples, thread) =
+            done.map_err(|error| failed(crate::session::chain(&error)))?;
 
         let encoding = Instant::now();
         let answer = self.verdicts(&ready, &request, &verdicts)?;
         let took = Took { input, queue, infer, output: encoding.elapsed() };
         self.served.succeeded(&ready, &verdicts, took);
+        self.count(ready, samples, verdicts, infer, thread);
         Ok(answer)
+    }
+
+    /// Counts what was decided. For the share of samples that is looked at closely the whole network runs, too, on the
+    /// thread that is still held: nobody waits for that answer.
+    fn count(
+        &self,
+        ready: Arc<Ready>,
+        samples: Array2<f32>,
+        verdicts: Vec<Verdict>,
+        took: Duration,
+        thread: OwnedSemaphorePermit,
+    ) {
+        let Some(ledger) = self.ledger.get().map(Arc::clone) else { return };
+        let rows = ledger.decided(decided(&ready), &verdicts, took);
+        if rows.is_empty() {
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            match ready.inference.whole(samples.select(Axis(0), &rows).view()) {
+                Ok(wholes) => {
+                    let pairs = rows.iter().map(|row| &verdicts[*row]).zip(&wholes);
+                    ledger.compared(decided(&ready), pairs);
+                }
+                Err(error) => {
+                    tracing::warn!("the whole network did not run: {}", crate::session::chain(&error))
+                }
+            }
+            drop(thread);
+        });
     }
 
     fn verdicts(
@@ -307,6 +357,16 @@ impl Desk {
                 format!("the body took longer than {} s", time.as_secs_f64()),
             )),
         }
+    }
+}
+
+/// What decided.
+fn decided(ready: &Ready) -> Decided<'_> {
+    Decided {
+        run: &ready.policy.run,
+        policy: PolicyVersion(ready.policy.version),
+        exits: ready.inference.spec().exits.len(),
+        network_macs: ready.inference.network_macs(),
     }
 }
 
