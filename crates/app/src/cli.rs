@@ -19,9 +19,9 @@ pub(crate) const NODE_PROCESS: &str = "node-process";
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Open the window on a coordinator elsewhere: the folder of an operator's identity, or its name below the
-    /// configuration folder
-    #[arg(long, value_name = "DIR_OR_NAME")]
+    /// Ask a coordinator elsewhere, in the window or by a command: the folder that `exeunt operator` made there, or its
+    /// name below the configuration folder
+    #[arg(long, global = true, value_name = "DIR_OR_NAME")]
     pub(crate) connect: Option<String>,
     /// Start the demo in the window, save pictures of every page here, and end
     #[arg(long, hide = true, value_name = "DIR")]

@@ -50,7 +50,10 @@ fn main() -> ExitCode {
     let result = match command {
         None => window(false),
         Some(Command::Demo(arguments)) if arguments.wants_window() && window::has_display() => window(true),
-        Some(command) => run(home.clone(), command),
+        Some(command) => match &connect {
+            Some(named) => run_elsewhere(named, command),
+            None => run(home.clone(), command),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,6 +73,22 @@ fn run(home: Home, command: Command) -> anyhow::Result<()> {
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         command => remote::run(&home, command),
+    }
+}
+
+/// Runs a command that asks a coordinator, against one on another machine.
+fn run_elsewhere(named: &str, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve { .. }
+        | Command::Operator { .. }
+        | Command::Inspect(_)
+        | Command::Bench(_)
+        | Command::Simulate(_)
+        | Command::Demo(_) => {
+            let why = "--connect is for commands that ask a coordinator; this one runs here".to_owned();
+            Err(failure::BadInput(why).into())
+        }
+        command => remote::run(&window::folder_of(named)?, command),
     }
 }
 

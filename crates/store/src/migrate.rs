@@ -135,7 +135,7 @@ mod tests {
             &txn,
             SEALS,
             ("r-1", 0),
-            &(cohort.clone(), declined, Some(b"sum"), 3_u64, Some(table.digest), 7_u64),
+            &(cohort.clone(), declined, Some(b"sum".to_vec()), 3_u64, Some(table.digest), 7_u64),
         );
         let key = ("r-1", 0, *node.as_bytes());
         let meta = ContributionMeta { dataset: DatasetVersion(1), table, stored_ms: 6 };

@@ -92,7 +92,7 @@ pub(crate) fn has_display() -> bool {
 }
 
 /// The folder that `--connect` means.
-fn folder_of(named: &str) -> anyhow::Result<Home> {
+pub(crate) fn folder_of(named: &str) -> anyhow::Result<Home> {
     let as_is = PathBuf::from(named);
     let below = keep::config().join("coordinators").join(named);
     for folder in [&as_is, &below] {
@@ -101,7 +101,7 @@ fn folder_of(named: &str) -> anyhow::Result<Home> {
         }
     }
     Err(BadInput(format!(
-        "--connect {named}: found no coordinator.json in {} or {}; copy coordinator.json and operator/ from the coordinator's folder there",
+        "--connect {named}: found no coordinator.json in {} or {}; `exeunt operator` makes a folder to copy there",
         as_is.display(),
         below.display()
     ))

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use exeunt_network::EngineChoice;
 use exeunt_node::serve::{Limits, Server, follow};
+use exeunt_node::{Ledger, LiveSettings};
+use exeunt_protocol::live::LiveCounts;
 use ndarray::Array2;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -30,11 +32,16 @@ struct Serving {
 }
 
 fn serve(limits: Limits) -> Serving {
+    serve_with(limits, |server, _place| server)
+}
+
+fn serve_with(limits: Limits, prepare: impl FnOnce(Server, &Place) -> Server) -> Serving {
     let place = Place::new(MIDDLE);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (sender, live) = watch::channel(None);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = runtime.block_on(Server::bind(address, live, None, limits)).unwrap();
+    let server = prepare(server, &place);
     let address = server.address();
     runtime.spawn(server.run(std::future::pending()));
     runtime.spawn(follow(place.home.clone(), Arc::new(EngineChoice::tract()), sender));
@@ -389,6 +396,45 @@ fn a_new_policy_comes_into_force_without_a_request_lost() {
         assert!(versions.len() >= 20);
         assert_eq!(versions.last(), Some(&3));
     }
+}
+
+#[test]
+fn what_is_decided_is_counted_and_compared_with_the_whole_network() {
+    let settings = LiveSettings { share: 1.0, watts: Some(3.0), ..LiveSettings::default() };
+    let serving = serve_with(Limits::default(), |server, place| {
+        server.counting(Ledger::new(place.home.clone(), settings, 1))
+    });
+    let x = noise(8, 40, 64) * 2.0;
+    let ready = serving.place.ready();
+    let verdicts = ready.inference.run(x.view()).unwrap();
+    let wholes = ready.inference.whole(x.view()).unwrap();
+    let mut client = serving.client();
+    for rows in [0..1, 1..33, 33..40] {
+        let body = request(&x.slice(ndarray::s![rows, ..]).to_owned());
+        assert_eq!(client.infer(&body).status, 200);
+    }
+    let file = serving.place.file("live.json");
+    let counts = || -> Option<Value> {
+        let kept: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).unwrap();
+        Some(kept["counts"][0].clone())
+    };
+    wait(|| counts().is_some_and(|counts| counts["sampled"] == 40));
+    let counts: LiveCounts = serde_json::from_value(counts().unwrap()).unwrap();
+    let exits = ready.inference.spec().exits.len();
+    counts.check(exits).unwrap();
+    let mut left = vec![0; exits + 1];
+    verdicts.iter().for_each(|verdict| left[verdict.exit.unwrap_or(exits)] += 1);
+    assert_eq!(counts.left, left);
+    let agree = verdicts.iter().zip(&wholes).filter(|(verdict, whole)| verdict.class == whole.class).count();
+    assert_eq!(counts.agreed, agree as u64);
+    let stayed = verdicts.iter().zip(&wholes).filter(|(verdict, _)| verdict.exit.is_none());
+    assert!(
+        stayed.clone().count() > 0 && stayed.clone().all(|(verdict, whole)| verdict.class == whole.class)
+    );
+    assert!(counts.margins.iter().all(|bins| bins.is_some_and(|bins| bins.iter().sum::<u64>() == 40)));
+    let cost = verdicts.iter().map(|verdict| verdict.cost).sum::<f64>() / 40.0;
+    assert!((counts.cost().unwrap() - cost).abs() < 1e-6);
+    assert!(counts.mean_ms().unwrap() > 0.0 && counts.joules().unwrap() > 0.0);
 }
 
 #[test]
