@@ -44,13 +44,14 @@ fn main() -> ExitCode {
     let lines = start_logging(&cli.common);
     let home = Home::new(cli.common.home.clone().unwrap_or_else(default_home));
     let Cli { connect, screenshot, command, .. } = cli;
+    let elsewhere = connect.clone();
     let window = |demo| {
         window::open(window::Options { home: home.clone(), connect, demo, pictures: screenshot, lines })
     };
     let result = match command {
         None => window(false),
         Some(Command::Demo(arguments)) if arguments.wants_window() && window::has_display() => window(true),
-        Some(command) => match &connect {
+        Some(command) => match &elsewhere {
             Some(named) => run_elsewhere(named, command),
             None => run(home.clone(), command),
         },

@@ -123,6 +123,14 @@ struct Staged {
     bytes: Vec<u8>,
 }
 
+/// A query that is being sealed.
+#[derive(Debug)]
+struct Question {
+    run: RunId,
+    query: QueryId,
+    body: Digest,
+}
+
 /// The coordinator without its sockets: the state machine and the store, driven by whoever owns the connections.
 #[derive(Debug)]
 pub struct Core {
@@ -321,10 +329,10 @@ impl Core {
                         effects.push(Effect::Acknowledge { ticket, ack });
                     }
                     Output::Seal { run, query, body, cohort, declined, cells } => {
-                        self.seal(now, run, query, body, cohort, declined, cells)?;
+                        self.seal(now, Question { run, query, body }, cohort, declined, cells)?;
                     }
                     Output::Reseal { run, query, from, body, cohort, cells } => {
-                        self.reseal(now, run, query, from, body, &cohort, cells)?;
+                        self.reseal(now, Question { run, query, body }, from, &cohort, cells)?;
                     }
                     Output::SaveRemoval { run, removal } => {
                         if let Some(mut entry) = self.entries.get(&run).cloned() {
@@ -398,9 +406,7 @@ impl Core {
     fn seal(
         &mut self,
         now: Now,
-        run: RunId,
-        query: QueryId,
-        body: Digest,
+        Question { run, query, body }: Question,
         cohort: Vec<(NodeId, DatasetVersion, Digest)>,
         declined: Vec<(NodeId, Refusal)>,
         cells: Option<usize>,
@@ -428,10 +434,8 @@ impl Core {
     fn reseal(
         &mut self,
         now: Now,
-        run: RunId,
-        query: QueryId,
+        Question { run, query, body }: Question,
         from: QueryId,
-        body: Digest,
         counted: &[NodeId],
         cells: usize,
     ) -> Result<(), CoreError> {
