@@ -23,7 +23,7 @@ impl Core {
     /// # Errors
     /// [`CoreError`].
     pub fn report(&self, now: Now, run: &RunId) -> Result<RunReport, CoreError> {
-        let status = self.machine.run_status(now, run)?;
+        let mut status = self.machine.run_status(now, run)?;
         let seals = self.seals(run)?;
         let traffic = self.store.traffic(run)?;
         let asked = self.machine.queries(run);
@@ -93,6 +93,10 @@ impl Core {
             nodes.push(report);
         }
         let named = self.named_policies(run)?;
+        for query in &mut status.queries {
+            let seal = seals.iter().find(|(id, _)| *id == query.query);
+            query.closed_ms = seal.map(|(_, seal)| seal.sealed_ms);
+        }
         Ok(RunReport { status, digest: digest(&seals, &asked), nodes, late, named })
     }
 

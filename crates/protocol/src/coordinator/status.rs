@@ -63,6 +63,9 @@ pub struct QueryStatus {
     /// The earlier query whose answers are counted, without those that were removed: nobody was asked again.
     #[serde(default)]
     pub reused: Option<QueryId>,
+    /// When it closed, in milliseconds since 1970; none while it is open. The coordinator's store knows, not the machine.
+    #[serde(default)]
+    pub closed_ms: Option<u64>,
     /// Nodes whose tables were counted, or are stored so far.
     pub answered: Vec<NodeId>,
     /// Nodes that declined.
@@ -316,6 +319,7 @@ impl Coordinator {
             withdrawn: closed.withdrawn,
             superseded,
             reused: closed.reused,
+            closed_ms: None,
             answered: closed.cohort.clone(),
             declined: closed
                 .declined
@@ -336,6 +340,7 @@ impl Coordinator {
                 withdrawn: false,
                 superseded: false,
                 reused: open.reused.as_ref().map(|(from, _)| *from),
+                closed_ms: None,
                 answered: open.stored.keys().copied().collect(),
                 declined: declined
                     .chain(not_asked)
