@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Takes pictures of the real window: starts the demo under Xvfb with software GL, sets a policy, visits every page in
-# both themes. Needs Xvfb and Mesa (Debian: xvfb libgl1-mesa-dri).
+# Walks through the real window under Xvfb with software GL: starts the demo, takes a point of the curve and applies it by
+# the keyboard, waits until every node says that it infers with that policy, and takes pictures of every page in both
+# themes. Fails if the policy did not arrive. Needs Xvfb and Mesa (Debian: xvfb libgl1-mesa-dri).
 #
 #     scripts/screenshots.sh DIR [EXEUNT]
 #
 # EXEUNT is the binary; without it, it is built. With EXEUNT_IDLE=SECONDS the window is then left alone with the demo's
-# fleet for so long, and its share of one core is printed.
+# fleet for so long, and its share of one core is printed. EXEUNT_SIZE=WIDTHxHEIGHT opens a window of that size.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?"usage: scripts/screenshots.sh DIR [EXEUNT]"}
@@ -14,20 +15,12 @@ if [ -z "$binary" ]; then
     cargo build --locked -p exeunt
     binary="${CARGO_TARGET_DIR:-target}/debug/exeunt"
 fi
-command -v Xvfb > /dev/null || { echo "skipped: Xvfb is not here" >&2; exit 0; }
+. scripts/display.sh
 
-scratch=$(mktemp -d)
-display=":$((RANDOM % 500 + 100))"
-Xvfb "$display" -screen 0 1600x1000x24 -nolisten tcp > "$scratch/xvfb.log" 2>&1 &
-server=$!
-trap 'kill "$server" 2> /dev/null || true; rm -rf "$scratch"' EXIT
-for _ in $(seq 100); do
-    [ -e "/tmp/.X11-unix/X${display#:}" ] && break
-    sleep 0.1
-done
-
-export DISPLAY=$display LIBGL_ALWAYS_SOFTWARE=1 XDG_CONFIG_HOME="$scratch/config" XDG_RUNTIME_DIR="$scratch"
-unset WAYLAND_DISPLAY
+if [ -n "${EXEUNT_SIZE:-}" ]; then
+    mkdir -p "$XDG_CONFIG_HOME/exeunt"
+    printf '{"size": [%s, %s]}' "${EXEUNT_SIZE%x*}" "${EXEUNT_SIZE#*x}" > "$XDG_CONFIG_HOME/exeunt/window.json"
+fi
 timeout 300 "$binary" --home "$scratch/home" --screenshot "$out"
 ls -l "$out"
 

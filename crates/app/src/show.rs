@@ -8,6 +8,7 @@ use exeunt_protocol::coordinator::{Purpose, RunStatus, Standing};
 use exeunt_protocol::operator::RunReport;
 
 use exeunt_dashboard::svg::{self, Series, Style};
+use exeunt_dashboard::{CostAxis, Unit};
 
 /// Rows of the curve that are shown; `--json` and `--svg` have them all.
 const CURVE_ROWS: usize = 12;
@@ -374,7 +375,8 @@ pub(crate) fn picture(report: &RunReport) -> Option<String> {
         let points = node.curve.iter().map(|point| (point.cost, point.accuracy)).collect();
         series.push(Series { name: node.name.clone(), points, style: Style::Faint });
     }
-    Some(svg::draw(&format!("Accuracy over cost, run {}", report.status.run), &series))
+    let axis = CostAxis { unit: Unit::Share, log: false };
+    Some(svg::draw(&format!("Accuracy over cost, run {}", report.status.run), axis, &series))
 }
 
 /// Writes the picture where `--svg` says.

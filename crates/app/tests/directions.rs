@@ -50,7 +50,7 @@ const CONFINED: [(&str, &[&str]); 13] = [
     ("image", &["exeunt-data"]),
     ("egui", &["exeunt-dashboard", "exeunt"]),
     ("egui_plot", &["exeunt-dashboard"]),
-    ("egui_extras", &["exeunt-dashboard"]),
+    ("egui_table", &["exeunt-dashboard"]),
     ("eframe", &["exeunt"]),
     ("winit", &["exeunt"]),
     ("rfd", &["exeunt"]),

@@ -140,11 +140,14 @@ pub(crate) fn side_ui(ui: &mut Ui, state: &State, page: &mut Page, wide: &mut bo
             *page = one;
         }
     }
-    let text = if *wide { "Narrow" } else { "»" };
+    let text = if *wide { "«  Narrow" } else { "»" };
     let button = egui::Button::new(RichText::new(text).weak().size(12.0)).frame(false);
-    if ui.add(button).on_hover_text("Wide or narrow navigation (Ctrl+B)").clicked() {
-        *wide = !*wide;
-    }
+    ui.horizontal(|ui| {
+        ui.add_space(if *wide { 10.0 } else { 6.0 });
+        if ui.add(button).on_hover_text("Wide or narrow navigation (Ctrl+B)").clicked() {
+            *wide = !*wide;
+        }
+    });
 }
 
 fn entry(ui: &mut Ui, p: &Palette, page: Page, chosen: bool, wide: bool, remark: &str) -> bool {

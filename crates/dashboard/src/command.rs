@@ -1,7 +1,7 @@
 //! What a person wants done.
 
 use exeunt_exits::Policy;
-use exeunt_protocol::{NodeId, RunId};
+use exeunt_protocol::{NodeId, PolicyVersion, RunId};
 
 use crate::settings::Settings;
 
@@ -23,6 +23,8 @@ pub enum Command {
         valid_s: u64,
         /// A note beside it.
         label: String,
+        /// Whether the node waits for approval; as the coordinator was started, if not said.
+        approve: Option<bool>,
     },
     /// Put the token away.
     ForgetToken,
@@ -30,8 +32,28 @@ pub enum Command {
     ShowRun(RunId),
     /// End a run.
     StopRun(RunId),
+    /// Let nodes take part that wait for it.
+    Approve(Vec<NodeId>),
+    /// Call a node something else.
+    Rename {
+        /// The node.
+        node: NodeId,
+        /// Its new name.
+        name: String,
+    },
+    /// Ask nodes nothing more.
+    Quarantine(Vec<NodeId>),
+    /// Ask them again.
+    Release(Vec<NodeId>),
     /// Shut nodes out for good.
     Revoke(Vec<NodeId>),
+    /// Take everything a node gave out of a run.
+    Remove {
+        /// Out of which run.
+        run: RunId,
+        /// The node.
+        node: NodeId,
+    },
     /// Measure a draft on the calibration part.
     Try {
         /// For which run.
@@ -45,6 +67,40 @@ pub enum Command {
         run: RunId,
         /// The policy.
         policy: Policy,
+        /// For these nodes alone; for the fleet, if none is named.
+        nodes: Vec<NodeId>,
+    },
+    /// Let a node infer with the fleet's policy again.
+    FollowFleet {
+        /// In which run.
+        run: RunId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Have the coordinator keep a policy under a name.
+    KeepPolicy {
+        /// Of which run.
+        run: RunId,
+        /// The name.
+        name: String,
+        /// Which policy.
+        version: PolicyVersion,
+    },
+    /// Have the coordinator forget a policy's name.
+    ForgetPolicy {
+        /// Of which run.
+        run: RunId,
+        /// The name.
+        name: String,
+    },
+    /// Say what differs between two snapshots.
+    Compare {
+        /// Of which run.
+        run: RunId,
+        /// Version of the one.
+        from: u32,
+        /// Version of the other.
+        to: u32,
     },
     /// Write a file where a person says.
     Save(File),

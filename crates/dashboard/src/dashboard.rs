@@ -91,8 +91,9 @@ impl Dashboard {
         self.token = Some(TokenDialog::default());
     }
 
-    /// Puts away what lies over the page, and the node that is open.
-    pub fn put_away(&mut self) {
+    /// Puts away what lies over the page, and the node that is open. Notices that are there count as read.
+    pub fn put_away(&mut self, state: &State) {
+        self.read = state.notices.last().map_or(self.read, |notice| notice.number);
         self.palette = None;
         self.shortcuts = false;
         self.token = None;
@@ -298,7 +299,8 @@ impl Dashboard {
                 if let (Some(run), Some(policy)) = (state.run(), self.draft.policy())
                     && state.in_force().is_none_or(|force| force.policy != *policy)
                 {
-                    commands.push(Command::Apply { run: run.clone(), policy: policy.clone() });
+                    let (run, policy) = (run.clone(), policy.clone());
+                    commands.push(Command::Apply { run, policy, nodes: Vec::new() });
                 }
             }
             Action::Discard => self.draft.discard(),

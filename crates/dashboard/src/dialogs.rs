@@ -36,6 +36,8 @@ impl Code {
 pub(crate) struct TokenDialog {
     valid_s: u64,
     label: String,
+    /// Whether the node takes part in nothing until a person has compared its short id.
+    approve: bool,
     /// The code of a token, worked out once.
     code: Option<(String, Option<Code>)>,
     copied: Option<String>,
@@ -43,7 +45,7 @@ pub(crate) struct TokenDialog {
 
 impl Default for TokenDialog {
     fn default() -> Self {
-        Self { valid_s: 3600, label: String::new(), code: None, copied: None }
+        Self { valid_s: 3600, label: String::new(), approve: false, code: None, copied: None }
     }
 }
 
@@ -79,12 +81,19 @@ impl TokenDialog {
                     egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Note beside the token")
                 });
             });
+            ui.checkbox(&mut self.approve, "Wait for my approval").on_hover_text(
+                "The node joins and takes part in nothing until you approve it on the page Fleet. Both ends show the same short id: compare them.",
+            );
             ui.add_space(2.0 * GRID);
             ui.horizontal(|ui| {
                 let text = if state.token.is_some() { "Make another token" } else { "Make token" };
                 ui.add_enabled_ui(state.is_up(), |ui| {
                     if primary(ui, text).clicked() {
-                        commands.push(Command::MakeToken { valid_s: self.valid_s, label: self.label.clone() });
+                        commands.push(Command::MakeToken {
+                            valid_s: self.valid_s,
+                            label: self.label.clone(),
+                            approve: self.approve.then_some(true),
+                        });
                     }
                 });
                 if ui.button("Done").clicked() {
@@ -173,7 +182,9 @@ pub(crate) fn question_ui(ctx: &egui::Context, question: &Question) -> Option<bo
             if cancel.clicked() {
                 answer = Some(false);
             }
-            if danger(ui, &question.verb).clicked() {
+            let yes =
+                if question.irreversible { danger(ui, &question.verb) } else { primary(ui, &question.verb) };
+            if yes.clicked() {
                 answer = Some(true);
             }
         });

@@ -5,6 +5,28 @@ pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", share * 100.0) } else { "–".to_owned() }
 }
 
+/// `1.42 ms`.
+pub(crate) fn millis(ms: f64) -> String {
+    match ms {
+        ms if !ms.is_finite() => "–".to_owned(),
+        ms if ms >= 100.0 => format!("{ms:.0} ms"),
+        ms if ms >= 10.0 => format!("{ms:.1} ms"),
+        ms if ms >= 0.1 => format!("{ms:.2} ms"),
+        ms => format!("{:.1} µs", ms * 1e3),
+    }
+}
+
+/// `1.2 kJ`, or kilowatt hours from a million joules on.
+pub(crate) fn joules(joules: f64) -> String {
+    match joules {
+        j if !j.is_finite() => "–".to_owned(),
+        j if j >= 1e6 => format!("{:.1} kWh", j / 3.6e6),
+        j if j >= 1e3 => format!("{:.1} kJ", j / 1e3),
+        j if j >= 1.0 => format!("{j:.1} J"),
+        j => format!("{:.1} mJ", j * 1e3),
+    }
+}
+
 /// `−0.8`: points of accuracy, or of cost, with a sign.
 pub(crate) fn points(difference: f64) -> String {
     let points = difference * 100.0;
@@ -48,6 +70,40 @@ pub(crate) fn ago(now_ms: u64, then_ms: u64) -> String {
         s @ 3_600..172_800 => format!("{} h ago", s / 3_600),
         s => format!("{} d ago", s / 86_400),
     }
+}
+
+/// How long something took: `240 ms`, `3.2 s`, `4 min 10 s`.
+pub(crate) fn took(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
+        60_000..7_200_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
+        _ => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
+    }
+}
+
+/// `in 20 d`, coarse like [`ago`]; `expired` from then on.
+pub(crate) fn until(now_ms: u64, then_ms: u64) -> String {
+    match then_ms.saturating_sub(now_ms) / 1000 {
+        0 => "expired".to_owned(),
+        s @ 1..7_200 => format!("in {} min", s.div_ceil(60)),
+        s @ 7_200..172_800 => format!("in {} h", s / 3_600),
+        s => format!("in {} d", s / 86_400),
+    }
+}
+
+/// `2026-11-25`, UTC.
+pub(crate) fn day(at_ms: u64) -> String {
+    // Days since 1970 to a date of the Gregorian calendar, by Howard Hinnant's `civil_from_days`.
+    let z = i64::try_from(at_ms / 86_400_000).unwrap_or(0) + 719_468;
+    let era = z.div_euclid(146_097);
+    let of_era = z.rem_euclid(146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    format!("{:04}-{month:02}-{day:02}", year + era * 400 + i64::from(month <= 2))
 }
 
 /// `59:03`, or `2 h 10 min`.
@@ -105,6 +161,10 @@ mod tests {
             ("−0.8".into(), "+1.2".into(), "±0.0".into())
         );
         assert_eq!(count(1_234_567), "1\u{a0}234\u{a0}567");
+        assert_eq!(
+            (millis(123.4), millis(1.234), millis(0.0123)),
+            ("123 ms".into(), "1.23 ms".into(), "12.3 µs".into())
+        );
         assert_eq!((bytes(999), bytes(1_400_000)), ("999 B".into(), "1.4 MB".into()));
         assert_eq!(threshold(-1.5), "−1.500");
         assert_eq!((plural(1, "node"), plural(1000, "node")), ("1 node".into(), "1\u{a0}000 nodes".into()));
@@ -115,6 +175,12 @@ mod tests {
         assert_eq!(ago(100_000, 95_000), "just now");
         assert_eq!(ago(10_000_000, 9_700_000), "5 min ago");
         assert_eq!((left(3543), left(7800)), ("59:03".into(), "2 h 10 min".into()));
+        assert_eq!(until(0, 1_728_000_000), "in 20 d");
+        assert_eq!((until(0, 90_000), until(5, 5)), ("in 2 min".into(), "expired".into()));
+        assert_eq!(
+            (day(0), day(951_782_400_000), day(1_764_000_000_000)),
+            ("1970-01-01".into(), "2000-02-29".into(), "2025-11-24".into())
+        );
         assert_eq!(clock(86_400_000 + 3_661_000), "01:01:01");
     }
 

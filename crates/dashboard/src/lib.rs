@@ -9,6 +9,7 @@
 //! was replaced.
 
 mod actions;
+mod axis;
 mod bars;
 mod command;
 mod dashboard;
@@ -24,6 +25,7 @@ mod theme;
 mod views;
 mod widgets;
 
+pub use axis::{CostAxis, Unit};
 pub use command::{Command, Commands, Content, File};
 pub use dashboard::Dashboard;
 pub use draft::Draft;

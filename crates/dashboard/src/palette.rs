@@ -1,6 +1,9 @@
 //! The command palette: type a few letters, press Enter.
 
+use std::sync::Arc;
+
 use egui::{Align2, Key, Modifiers, RichText, Ui, vec2};
+use exeunt_protocol::operator::{NodeRow, RunRow};
 use exeunt_protocol::{NodeId, RunId};
 
 use crate::actions::Action;
@@ -16,7 +19,14 @@ const SHOWN: usize = 9;
 pub(crate) struct Palette {
     text: String,
     at: usize,
+    /// What fits, worked out when the text or the fleet changed and not in every frame: there may be many nodes.
+    found: Option<(Asked, Vec<Offer>)>,
 }
+
+/// What a list of offers was made for.
+type Asked = (String, Arc<[NodeRow]>, Arc<[RunRow]>);
+/// A name, what stands beside it, and what it does.
+type Offer = (String, String, Choice);
 
 /// What was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +44,14 @@ impl Palette {
             .anchor(Align2::CENTER_TOP, vec2(0.0, 90.0));
         let response = egui::Modal::new(egui::Id::unique("palette")).area(area).show(ctx, |ui| {
             ui.set_width(520.0);
-            let found = self.found(state);
+            let same = self.found.as_ref().is_some_and(|((text, nodes, runs), _)| {
+                *text == self.text && Arc::ptr_eq(nodes, &state.nodes) && Arc::ptr_eq(runs, &state.runs)
+            });
+            if !same {
+                let asked = (self.text.clone(), Arc::clone(&state.nodes), Arc::clone(&state.runs));
+                self.found = Some((asked, self.fitting(state)));
+            }
+            let found = self.found.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
             self.keys(ui, found.len());
             let field = egui::TextEdit::singleline(&mut self.text)
                 .hint_text("Search commands, nodes and runs")
@@ -74,7 +91,7 @@ impl Palette {
     }
 
     /// What fits the text, the best first.
-    fn found(&self, state: &State) -> Vec<(String, String, Choice)> {
+    fn fitting(&self, state: &State) -> Vec<Offer> {
         let wanted = self.text.to_lowercase();
         let mut found: Vec<(usize, String, String, Choice)> = Vec::new();
         let mut offer = |name: String, keys: String, choice: Choice| {
@@ -186,9 +203,9 @@ mod tests {
 
     #[test]
     fn nodes_are_offered_only_when_asked_for() {
-        let found = Palette::default().found(&State::default());
+        let found = Palette::default().fitting(&State::default());
         assert_eq!(found.len(), SHOWN);
-        let palette = Palette { text: "theme".to_owned(), at: 0 };
-        assert_eq!(palette.found(&State::default())[0].2, Choice::Action(Action::Theme));
+        let palette = Palette { text: "theme".to_owned(), ..Palette::default() };
+        assert_eq!(palette.fitting(&State::default())[0].2, Choice::Action(Action::Theme));
     }
 }

@@ -1,10 +1,11 @@
 //! What survives a restart: how the window looks, what is shown, policies with a name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_exits::Policy;
 use serde::{Deserialize, Serialize};
 
+use crate::axis::CostAxis;
 use crate::state::Level;
 use crate::theme::Scheme;
 use crate::views::{Column, Page, Series};
@@ -23,6 +24,12 @@ pub struct Settings {
     pub wide: bool,
     /// Columns of the fleet's table that are shown.
     pub columns: BTreeSet<Column>,
+    /// Those of them that stay at the left when the table scrolls; the name always does.
+    pub pinned: BTreeSet<Column>,
+    /// Widths that a person chose, in points.
+    pub widths: BTreeMap<Column, f32>,
+    /// The trade-off's axis of cost.
+    pub cost_axis: CostAxis,
     /// What the trade-off leaves out.
     pub hidden: BTreeSet<Series>,
     /// Whether a draft is measured whenever it was changed.
@@ -52,6 +59,9 @@ impl Default for Settings {
             page: Page::TradeOff,
             wide: true,
             columns: Column::USUAL.into_iter().collect(),
+            pinned: BTreeSet::new(),
+            widths: BTreeMap::new(),
+            cost_axis: CostAxis::default(),
             hidden: BTreeSet::new(),
             measure_at_once: true,
             log_level: Level::Info,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use exeunt_exits::Quantiles;
 use exeunt_protocol::coordinator::PolicyStatus;
-use exeunt_protocol::operator::{AuditLine, Coverage, NodeReport, NodeRow, RunReport, RunRow};
+use exeunt_protocol::operator::{
+    AuditLine, Coverage, NodeLive, NodeReport, NodeRow, RunReport, RunRow, SnapshotDiff, SnapshotRow,
+};
 use exeunt_protocol::{NodeId, RunId};
 
 /// Everything that is known at one moment. A newer one replaces it as a whole; what did not change is shared.
@@ -22,6 +24,12 @@ pub struct State {
     pub margins: Option<Arc<Quantiles>>,
     /// Its samples per class and node, once they are counted.
     pub coverage: Option<Arc<Coverage>>,
+    /// What inference does at the nodes, with the policies of that run.
+    pub live: Arc<[NodeLive]>,
+    /// Its snapshots, oldest first.
+    pub snapshots: Arc<[SnapshotRow]>,
+    /// What differs between the two snapshots that were compared last.
+    pub diff: Option<Arc<SnapshotDiff>>,
     /// The join token made last.
     pub token: Option<Arc<Token>>,
     /// What the coordinator noted, oldest first.
@@ -172,9 +180,14 @@ impl State {
         self.report.as_ref().map(|report| &report.status.run)
     }
 
-    /// The policy in force in that run.
+    /// The policy in force in that run, at every node that has none of its own.
     pub fn in_force(&self) -> Option<&PolicyStatus> {
         self.report.as_ref().and_then(|report| report.status.in_force())
+    }
+
+    /// What a node is called; its id where it is not known.
+    pub fn name(&self, node: NodeId) -> String {
+        self.node(node).map_or_else(|| node.to_string(), |row| row.status.name.clone())
     }
 
     /// What is known of a node; nodes are in the order of their ids.

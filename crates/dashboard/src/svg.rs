@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
+use crate::axis::CostAxis;
+
 /// One line or set of marks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     /// What the legend calls it.
     pub name: String,
-    /// Cost and accuracy, both 0..1, in order of cost.
+    /// Cost in the axis' unit and accuracy 0..1, in order of cost.
     pub points: Vec<(f64, f64)>,
     /// How it is drawn.
     pub style: Style,
@@ -33,9 +35,9 @@ const RIGHT: f64 = 24.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 64.0;
 
-/// Draws the series. Axes run over whole tenths (cost) and over round steps (accuracy) that hold every point.
-pub fn draw(title: &str, series: &[Series]) -> String {
-    let axes = Axes::around(series);
+/// Draws the series over an axis of cost. Accuracy runs over round steps that hold every point.
+pub fn draw(title: &str, axis: CostAxis, series: &[Series]) -> String {
+    let axes = Axes::around(axis, series);
     let mut svg = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">
 <style>
@@ -63,16 +65,27 @@ pub fn draw(title: &str, series: &[Series]) -> String {
 }
 
 struct Axes {
-    x_max: f64,
+    cost: CostAxis,
+    /// Places of the cheapest and the dearest cost.
+    x: (f64, f64),
     y_min: f64,
     y_max: f64,
     y_step: f64,
 }
 
 impl Axes {
-    fn around(series: &[Series]) -> Self {
+    fn around(cost: CostAxis, series: &[Series]) -> Self {
         let points = || series.iter().flat_map(|s| &s.points).filter(|p| p.0.is_finite() && p.1.is_finite());
-        let x_max = points().map(|p| p.0).fold(1.0, f64::max);
+        let dearest = points().map(|p| p.0).fold(0.0, f64::max);
+        let cheapest = points().map(|p| p.0).fold(dearest, f64::min);
+        // A linear axis begins at nothing and ends behind the dearest point; a logarithmic one has air at both ends.
+        let x = if cost.log {
+            let (low, high) = (cost.place(cheapest), cost.place(dearest));
+            let air = ((high - low) * 0.04).max(0.01);
+            (low - air, high + air)
+        } else {
+            (0.0, (dearest * 1.04).max(1e-6))
+        };
         let lowest = points().map(|p| p.1).fold(1.0, f64::min);
         let highest = points().map(|p| p.1).fold(0.0, f64::max).max(lowest);
         let span = (highest - lowest).max(0.02);
@@ -80,11 +93,12 @@ impl Axes {
             [0.005, 0.01, 0.02, 0.05, 0.1, 0.2].into_iter().find(|step| span / step <= 8.0).unwrap_or(0.2);
         let y_min = (lowest / y_step).floor() * y_step;
         let y_max = ((highest / y_step).ceil() * y_step).min(1.0).max(y_min + y_step);
-        Self { x_max: (x_max * 10.0).ceil() / 10.0, y_min, y_max, y_step }
+        Self { cost, x, y_min, y_max, y_step }
     }
 
     fn x(&self, cost: f64) -> f64 {
-        LEFT + (WIDTH - LEFT - RIGHT) * cost / self.x_max
+        let (low, high) = self.x;
+        LEFT + (WIDTH - LEFT - RIGHT) * (self.cost.place(cost) - low) / (high - low)
     }
 
     fn y(&self, accuracy: f64) -> f64 {
@@ -93,25 +107,27 @@ impl Axes {
 
     fn draw(&self, svg: &mut String) {
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
-        let steps = (self.x_max * 10.0).round() as usize;
-        for i in 0..=steps {
-            let (cost, x) = (i as f64 / 10.0, self.x(i as f64 / 10.0));
+        for (place, text) in self.cost.marks(self.x, 9.0) {
+            let x = self.x(self.cost.cost(place));
             let _ = writeln!(svg, r#"<line class="grid" x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{bottom}"/>"#);
             let y = bottom + 20.0;
-            let _ = writeln!(svg, r#"<text x="{x:.1}" y="{y}" text-anchor="middle">{cost:.1}</text>"#);
+            let _ = writeln!(svg, r#"<text x="{x:.1}" y="{y}" text-anchor="middle">{text}</text>"#);
         }
         let rows = ((self.y_max - self.y_min) / self.y_step).round() as usize;
-        let digits = if self.y_step < 0.01 { 3 } else { 2 };
+        let digits = usize::from(self.y_step < 0.01);
         for i in 0..=rows {
             let accuracy = self.y_min + i as f64 * self.y_step;
             let y = self.y(accuracy);
             let _ = writeln!(svg, r#"<line class="grid" x1="{LEFT}" y1="{y:.1}" x2="{right}" y2="{y:.1}"/>"#);
             let (x, base) = (LEFT - 8.0, y + 4.0);
-            let _ =
-                writeln!(svg, r#"<text x="{x}" y="{base:.1}" text-anchor="end">{accuracy:.digits$}</text>"#);
+            let _ = writeln!(
+                svg,
+                r#"<text x="{x}" y="{base:.1}" text-anchor="end">{:.digits$} %</text>"#,
+                accuracy * 100.0
+            );
         }
         let (middle, low) = ((LEFT + right) / 2.0, HEIGHT - 22.0);
-        let caption = "mean cost, share of the bare network’s multiply-accumulates";
+        let caption = self.cost.unit.caption();
         let _ = writeln!(svg, r#"<text x="{middle}" y="{low}" text-anchor="middle">{caption}</text>"#);
         let up = (TOP + bottom) / 2.0;
         let _ = writeln!(
@@ -141,11 +157,11 @@ fn draw_series(svg: &mut String, axes: &Axes, series: &Series) {
     };
     for point in &series.points {
         let (x, y) = (axes.x(point.0), axes.y(point.1));
-        let name = escape(&series.name);
+        let (name, cost) = (escape(&series.name), axes.cost.unit.text(point.0));
         let _ = writeln!(
             svg,
-            r#"<circle class="{dot}" cx="{x:.1}" cy="{y:.1}" r="{radius}"><title>{name}: accuracy {:.4} at cost {:.3}</title></circle>"#,
-            point.1, point.0
+            r#"<circle class="{dot}" cx="{x:.1}" cy="{y:.1}" r="{radius}"><title>{name}: accuracy {:.2} % at cost {cost}</title></circle>"#,
+            point.1 * 100.0
         );
     }
 }
@@ -189,19 +205,21 @@ mod tests {
     #[test]
     fn every_point_lies_inside_the_axes_and_names_are_escaped() {
         let all = [series(Style::Front, &[(0.1, 0.31), (1.2, 0.97)]), series(Style::Mark, &[(1.0, 0.98)])];
-        let axes = Axes::around(&all);
-        for point in all.iter().flat_map(|s| &s.points) {
-            assert!((LEFT..=WIDTH - RIGHT).contains(&axes.x(point.0)), "{point:?}");
-            assert!((TOP - 1e-9..=HEIGHT - BOTTOM + 1e-9).contains(&axes.y(point.1)), "{point:?}");
+        for axis in [CostAxis::default(), CostAxis { log: false, ..CostAxis::default() }] {
+            let axes = Axes::around(axis, &all);
+            for point in all.iter().flat_map(|s| &s.points) {
+                assert!((LEFT..=WIDTH - RIGHT).contains(&axes.x(point.0)), "{point:?}");
+                assert!((TOP - 1e-9..=HEIGHT - BOTTOM + 1e-9).contains(&axes.y(point.1)), "{point:?}");
+            }
+            let svg = draw("x < y", axis, &all);
+            assert!(svg.contains("x &lt; y") && !svg.contains("<b>"));
+            assert_eq!(svg.matches("<circle").count(), 3 + 1, "three points and the legend's mark");
         }
-        let svg = draw("x < y", &all);
-        assert!(svg.contains("x &lt; y") && !svg.contains("<b>"));
-        assert_eq!(svg.matches("<circle").count(), 3 + 1, "three points and the legend's mark");
     }
 
     #[test]
     fn no_points_draw_empty_axes() {
-        let svg = draw("empty", &[]);
+        let svg = draw("empty", CostAxis::default(), &[]);
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
     }
 }

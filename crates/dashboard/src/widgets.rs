@@ -73,12 +73,13 @@ pub(crate) fn away(ui: &mut Ui, name: &str) -> bool {
 /// A small word on a tinted ground: a state.
 pub(crate) fn tag(ui: &mut Ui, text: &str, colour: Color32) -> Response {
     let p = Palette::get(ui);
-    Frame::new()
-        .fill(p.card.lerp_to_gamma(colour, 0.16))
-        .corner_radius(CornerRadius::same(255))
-        .inner_margin(Margin::symmetric(8, 1))
-        .show(ui, |ui| ui.label(RichText::new(text).color(colour).size(12.0)))
-        .inner
+    let galley = ui.painter().layout_no_wrap(text.to_owned(), egui::FontId::proportional(12.0), colour);
+    let size = galley.size() + vec2(18.0, 6.0);
+    let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, text));
+    ui.painter().rect_filled(rect, rect.height() / 2.0, p.card.lerp_to_gamma(colour, 0.16));
+    ui.painter().galley(rect.center() - galley.size() / 2.0, galley, colour);
+    response
 }
 
 /// A figure with its name above it and a remark below.

@@ -7,7 +7,7 @@ use exeunt_coordinator::{ClientError, Home, OperatorClient};
 use exeunt_exits::Quantiles;
 use exeunt_protocol::RunId;
 use exeunt_protocol::operator::{
-    AuditLine, Coverage, NodeRow, OperatorRequest, OperatorResponse, RunReport, RunRow,
+    AuditLine, Coverage, NodeLive, NodeRow, OperatorRequest, OperatorResponse, RunReport, RunRow, SnapshotRow,
 };
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     pub(crate) report: Option<Arc<RunReport>>,
     pub(crate) margins: Option<Arc<Quantiles>>,
     pub(crate) coverage: Option<Arc<Coverage>>,
+    pub(crate) live: Arc<[NodeLive]>,
+    pub(crate) snapshots: Arc<[SnapshotRow]>,
     pub(crate) audit: Arc<[AuditLine]>,
 }
 
@@ -130,17 +132,20 @@ async fn look(client: &OperatorClient, run: Option<RunId>, seen: &mut Seen) -> R
     let named = run.filter(|run| seen.runs.iter().any(|row| row.run == *run));
     let Some(run) = named.or_else(|| seen.runs.last().map(|row| row.run.clone())) else { return Ok(()) };
     if seen.report.as_ref().is_none_or(|report| report.status.run != run) {
-        *seen = Seen { report: None, margins: None, coverage: None, ..std::mem::take(seen) };
+        let Seen { nodes, runs, audit, .. } = std::mem::take(seen);
+        *seen = Seen { nodes, runs, audit, ..Seen::default() };
     }
     if let OperatorResponse::Show(report) =
         client.ask(&OperatorRequest::Show { run: Some(run.clone()) }).await?
     {
-        // Whether a coverage is old can be told by the queries that were answered since.
-        let moments =
-            |report: &RunReport| report.status.queries.iter().filter(|q| q.name == "moments").count();
-        let stale = seen.report.as_ref().is_none_or(|known| moments(known) != moments(&report));
-        if stale {
+        // Another snapshot, or another try at it: what was counted and measured is asked for again.
+        let basis = |report: &RunReport| {
+            let moments = report.status.queries.iter().filter(|q| q.name == "moments").count();
+            (moments, report.status.snapshot, report.status.removed.len())
+        };
+        if seen.report.as_ref().is_none_or(|known| basis(known) != basis(&report)) {
             seen.coverage = None;
+            seen.margins = None;
         }
         if seen.report.as_deref() != Some(&*report) {
             seen.report = Some(Arc::from(report));
@@ -155,6 +160,18 @@ async fn look(client: &OperatorClient, run: Option<RunId>, seen: &mut Seen) -> R
             seen.coverage = Some(Arc::from(coverage));
         }
     }
+    if counted {
+        let request = OperatorRequest::Snapshots { run: Some(run.clone()) };
+        if let Some(OperatorResponse::Snapshots(snapshots)) = ask_if_known(client, &request).await? {
+            replace(&mut seen.snapshots, snapshots);
+        }
+    }
+    if status.is_some_and(|status| status.in_force().is_some()) {
+        let request = OperatorRequest::Live { run: Some(run.clone()) };
+        if let Some(OperatorResponse::Live(live)) = ask_if_known(client, &request).await? {
+            replace(&mut seen.live, live);
+        }
+    }
     if measured && seen.margins.is_none() {
         let request = OperatorRequest::Margins { run: Some(run) };
         if let OperatorResponse::Margins(Some(margins)) = client.ask(&request).await? {
@@ -162,6 +179,18 @@ async fn look(client: &OperatorClient, run: Option<RunId>, seen: &mut Seen) -> R
         }
     }
     Ok(())
+}
+
+/// What a coordinator says that may refuse to: what it cannot tell is not shown, and the rest is.
+async fn ask_if_known(
+    client: &OperatorClient,
+    request: &OperatorRequest,
+) -> Result<Option<OperatorResponse>, ClientError> {
+    match client.ask(request).await {
+        Ok(response) => Ok(Some(response)),
+        Err(ClientError::Refused { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn replace<T: PartialEq>(known: &mut Arc<[T]>, found: Vec<T>) {

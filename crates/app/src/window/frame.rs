@@ -62,6 +62,12 @@ impl eframe::App for Frame {
         self.draw(ui);
     }
 
+    fn raw_input_hook(&mut self, _: &egui::Context, input: &mut egui::RawInput) {
+        if let Some(tour) = &mut self.tour {
+            tour.press(input);
+        }
+    }
+
     fn on_exit(&mut self, _: Option<&eframe::glow::Context>) {
         let mut settings = self.dashboard.settings().clone();
         settings.size = self.size.or(settings.size);

@@ -72,7 +72,7 @@ pub(crate) fn open(options: Options) -> anyhow::Result<()> {
             .with_min_inner_size([900.0, 620.0]),
         ..Default::default()
     };
-    let tour = options.pictures.map(tour::Tour::new).transpose()?;
+    let (tour, outcome) = options.pictures.map(tour::Tour::new).transpose()?.unzip();
     let (home, lines) = (options.home, options.lines);
     let create = move |cc: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, Box<dyn std::error::Error + Send + Sync>> {
         let ctx = cc.egui_ctx.clone();
@@ -81,7 +81,16 @@ pub(crate) fn open(options: Options) -> anyhow::Result<()> {
     };
     eframe::run_native("exeunt", native, Box::new(create))
         .map_err(|error| anyhow::anyhow!("{error}"))
-        .with_context(|| format!("the window cannot be opened; {WITHOUT}"))
+        .with_context(|| format!("the window cannot be opened; {WITHOUT}"))?;
+    let Some(outcome) = outcome else { return Ok(()) };
+    match outcome.get() {
+        Some(Ok(nodes)) => {
+            println!("a policy was applied in the window and arrived at {nodes} nodes");
+            Ok(())
+        }
+        Some(Err(why)) => anyhow::bail!("{why}"),
+        None => anyhow::bail!("the window was closed before the policy had arrived at the nodes"),
+    }
 }
 
 /// Other systems always have one.

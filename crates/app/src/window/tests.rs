@@ -129,6 +129,7 @@ fn the_demo_is_measured_and_its_policy_is_drafted_tried_applied_and_rolled_back(
     go(&mut harness, Page::Fleet);
     harness.get_by_label_contains("Node node-5,").click();
     harness.run_steps(4);
+    click(&mut harness, "More");
     click(&mut harness, "Revoke node…");
     click(&mut harness, "Revoke");
     until(&mut harness, "the revocation", |state| {

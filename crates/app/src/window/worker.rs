@@ -11,10 +11,10 @@ use exeunt_coordinator::{Home, OperatorClient, ServeOptions, Service, ServiceErr
 use exeunt_dashboard::{
     Command, Content, File, Level, Link, LogLine, Notice, Place, PlaceKind, Settings, State, Token,
 };
-use exeunt_exits::PolicyRequest;
-use exeunt_protocol::RunId;
+use exeunt_exits::{Policy, PolicyRequest};
 use exeunt_protocol::coordinator::Standing;
-use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
+use exeunt_protocol::operator::{OperatorRequest, OperatorResponse, SnapshotDiff};
+use exeunt_protocol::{NodeId, RunId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -156,6 +156,7 @@ enum Outcome {
     Served(anyhow::Result<(Service, Home)>),
     Demo(anyhow::Result<Box<Demo>>),
     Token(Token),
+    Compared(Arc<SnapshotDiff>),
     Started(RunId),
     Said(Level, String),
 }
@@ -271,16 +272,13 @@ impl Work {
                 let path = path.map(PathBuf::from);
                 self.run_from(Box::pin(std::future::ready(path)));
             }
-            Command::MakeToken { valid_s, label } => {
-                self.ask(
-                    OperatorRequest::Token { valid_s, label, approve: None },
-                    |response| match response {
-                        OperatorResponse::Token { token, expires } => {
-                            Some(Outcome::Token(Token { text: token, expires }))
-                        }
-                        _ => None,
-                    },
-                );
+            Command::MakeToken { valid_s, label, approve } => {
+                self.ask(OperatorRequest::Token { valid_s, label, approve }, |response| match response {
+                    OperatorResponse::Token { token, expires } => {
+                        Some(Outcome::Token(Token { text: token, expires }))
+                    }
+                    _ => None,
+                });
             }
             Command::ForgetToken => self.state.token = None,
             Command::ShowRun(run) => {
@@ -292,28 +290,55 @@ impl Work {
                 let text = format!("{run} is stopped; its tables stay");
                 self.ask(OperatorRequest::Stop { run }, said(text));
             }
+            Command::Approve(nodes) => {
+                self.ask_each(nodes, "is approved", |node| OperatorRequest::Approve { node });
+            }
+            Command::Rename { node, name } => {
+                let text = format!("{} is called {name} now", self.state.name(node));
+                self.ask(OperatorRequest::Rename { node, name }, said(text));
+            }
+            Command::Quarantine(nodes) => {
+                self.ask_each(nodes, "is quarantined", |node| OperatorRequest::Quarantine { node });
+            }
+            Command::Release(nodes) => {
+                self.ask_each(nodes, "takes part again", |node| OperatorRequest::Release { node });
+            }
             Command::Revoke(nodes) => {
-                for node in nodes {
-                    let row = self.state.nodes.iter().find(|row| row.status.node == node);
-                    let name = row.map_or_else(|| node.to_string(), |row| row.status.name.clone());
-                    self.ask(OperatorRequest::Revoke { node }, said(format!("{name} is revoked")));
-                }
+                self.ask_each(nodes, "is revoked", |node| OperatorRequest::Revoke { node });
+            }
+            Command::Remove { run, node } => {
+                let text = format!("What {} gave is taken out of {run}", self.state.name(node));
+                self.ask(OperatorRequest::Remove { run: Some(run), node }, said(text));
             }
             Command::Try { run, policy } => {
                 let wish = PolicyRequest::Thresholds(policy);
                 // What came of it shows in the report; only a refusal needs words.
                 self.ask(OperatorRequest::TryPolicy { run: Some(run), wish }, |_| None);
             }
-            Command::Apply { run, policy } => {
-                let wish = PolicyRequest::Thresholds(policy);
-                self.ask(OperatorRequest::SetPolicy { run: Some(run), wish, node: None }, |response| {
-                    match response {
-                        OperatorResponse::Policy { run, version } => {
-                            let text = format!("Policy {} of {run} is in force", version.0);
-                            Some(Outcome::Said(Level::Info, text))
-                        }
-                        _ => None,
-                    }
+            Command::Apply { run, policy, nodes } if nodes.is_empty() => self.apply(run, policy, None),
+            Command::Apply { run, policy, nodes } => {
+                for node in nodes {
+                    self.apply(run.clone(), policy.clone(), Some(node));
+                }
+            }
+            Command::FollowFleet { run, node } => {
+                let text = format!("{} infers with the fleet’s policy again", self.state.name(node));
+                self.ask(OperatorRequest::ClearPolicy { run: Some(run), node }, said(text));
+            }
+            Command::KeepPolicy { run, name, version } => {
+                let text = format!("The coordinator keeps policy {} as {name}", version.0);
+                let request = OperatorRequest::SavePolicy { run: Some(run), name, version: Some(version) };
+                self.ask(request, said(text));
+            }
+            Command::ForgetPolicy { run, name } => {
+                let text = format!("{name} is forgotten; the policy itself stays");
+                self.ask(OperatorRequest::ForgetPolicy { run: Some(run), name }, said(text));
+            }
+            Command::Compare { run, from, to } => {
+                let request = OperatorRequest::SnapshotDiff { run: Some(run), from, to };
+                self.ask(request, |response| match response {
+                    OperatorResponse::SnapshotDiff(diff) => Some(Outcome::Compared(Arc::from(diff))),
+                    _ => None,
                 });
             }
             // The frame opens the dialog for these.
@@ -325,6 +350,28 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// Asks the same for several nodes.
+    fn ask_each(&mut self, nodes: Vec<NodeId>, what: &str, request: impl Fn(NodeId) -> OperatorRequest) {
+        for node in nodes {
+            let text = format!("{} {what}", self.state.name(node));
+            self.ask(request(node), said(text));
+        }
+    }
+
+    /// Puts a policy in force, in the fleet or at one node.
+    fn apply(&mut self, run: RunId, policy: Policy, node: Option<NodeId>) {
+        let place = node.map(|node| format!(" at {}", self.state.name(node))).unwrap_or_default();
+        let wish = PolicyRequest::Thresholds(policy);
+        let request = OperatorRequest::SetPolicy { run: Some(run), wish, node };
+        self.ask(request, move |response| match response {
+            OperatorResponse::Policy { run, version } => {
+                let text = format!("Policy {} of {run} is in force{place}", version.0);
+                Some(Outcome::Said(Level::Info, text))
+            }
+            _ => None,
+        });
     }
 
     fn keep(&self, settings: Settings) {
@@ -419,6 +466,7 @@ impl Work {
                 self.notice(Level::Error, crate::failure::describe(&error));
                 self.state.link = Link::Empty { home: self.home.root().display().to_string() };
             }
+            Outcome::Compared(diff) => self.state.diff = Some(diff),
             Outcome::Token(token) => self.state.token = Some(Arc::new(token)),
             Outcome::Started(run) => {
                 self.notice(Level::Info, format!("{run} is started"));
@@ -492,9 +540,9 @@ impl Work {
                 _ => {}
             }
         }
-        let Seen { nodes, runs, report, margins, coverage, audit } = seen;
-        self.state =
-            State { nodes, runs, report, margins, coverage, audit, ..std::mem::take(&mut self.state) };
+        let Seen { nodes, runs, report, margins, coverage, live, snapshots, audit } = seen;
+        let rest = std::mem::take(&mut self.state);
+        self.state = State { nodes, runs, report, margins, coverage, live, snapshots, audit, ..rest };
     }
 
     async fn end(mut self) {

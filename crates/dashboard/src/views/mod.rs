@@ -91,5 +91,7 @@ pub(crate) struct Question {
     pub(crate) text: String,
     /// What the button says.
     pub(crate) verb: String,
+    /// Whether nothing brings back what was before.
+    pub(crate) irreversible: bool,
     pub(crate) command: Command,
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
+pub(crate) mod operator;
+
 use std::sync::Arc;
 
 use exeunt_dashboard::{
@@ -151,6 +153,8 @@ fn given(i: usize, in_force: Option<PolicyVersion>) -> NodeReport {
     }
 }
 
+/// When each of the queries closed, in seconds after the first was asked.
+const ENDS: [u64; 16] = [1, 4, 190, 240, 300, 350, 390, 460, 530, 610, 690, 770, 850, 930, 1_010, 1_090];
 const QUERIES: [&str; 16] = [
     "census",
     "range",
@@ -207,6 +211,7 @@ pub(crate) fn report(nodes: usize) -> RunReport {
                     withdrawn: false,
                     superseded: false,
                     reused: None,
+                    closed_ms: Some(NOW_MS - 3_900_000 + ENDS[q] * 1_000),
                     answered: (0..nodes).map(node_id).collect(),
                     declined: Vec::new(),
                 })

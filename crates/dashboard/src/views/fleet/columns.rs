@@ -1,18 +1,17 @@
 //! The columns of the fleet's table: what they say, how they sort.
 
-use std::cmp::Ordering;
-
 use egui::Color32;
-use exeunt_protocol::coordinator::Standing;
-use exeunt_protocol::operator::{NodeReport, NodeRow};
+use exeunt_exits::Policy;
+use exeunt_protocol::PolicyVersion;
+use exeunt_protocol::message::Membership;
+use exeunt_protocol::operator::{ContributionState, NodeContribution, NodeReport, NodeRow};
 use serde::{Deserialize, Serialize};
 
-use crate::format::{ago, bytes, count, percent};
-use crate::state::State;
+use crate::format::{ago, bytes, count, millis, percent, until};
 use crate::theme::Palette;
 
 /// A column of the fleet's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Column {
     /// What its operator calls it.
@@ -35,21 +34,29 @@ pub enum Column {
     Calibration,
     /// Samples of the evaluation part.
     Evaluation,
+    /// Version of the policy that it infers with.
+    Policy,
     /// Accuracy of the bare network on its samples.
     Network,
     /// Accuracy of the policy in force on its samples.
     Accuracy,
     /// Mean cost of the policy in force on its samples.
     Cost,
-    /// Bytes it sent for the run.
+    /// Milliseconds of a sample on its clock.
+    Time,
+    /// Bytes it sent.
     Sent,
+    /// Bytes it received.
+    Received,
+    /// When its certificate expires.
+    Expires,
     /// When it enrolled.
     Enrolled,
 }
 
 impl Column {
     /// Every column, in the order of the table.
-    pub const ALL: [Column; 15] = [
+    pub const ALL: [Column; 19] = [
         Column::Name,
         Column::Short,
         Column::Standing,
@@ -60,20 +67,25 @@ impl Column {
         Column::Statistics,
         Column::Calibration,
         Column::Evaluation,
+        Column::Policy,
         Column::Network,
         Column::Accuracy,
         Column::Cost,
+        Column::Time,
         Column::Sent,
+        Column::Received,
+        Column::Expires,
         Column::Enrolled,
     ];
     /// Those that are shown at first.
-    pub(crate) const USUAL: [Column; 9] = [
+    pub(crate) const USUAL: [Column; 10] = [
         Column::Name,
         Column::Short,
         Column::Standing,
         Column::Answer,
         Column::Seen,
         Column::Statistics,
+        Column::Policy,
         Column::Accuracy,
         Column::Cost,
         Column::Sent,
@@ -85,17 +97,21 @@ impl Column {
             Self::Name => "Node",
             Self::Short => "Short id",
             Self::Standing => "State",
-            Self::Answer => "Open query",
+            Self::Answer => "Contribution",
             Self::Seen => "Last seen",
             Self::Software => "Software",
             Self::Engine => "Engine",
             Self::Statistics => "Samples",
             Self::Calibration => "Calibration",
             Self::Evaluation => "Evaluation",
+            Self::Policy => "Policy",
             Self::Network => "Network",
             Self::Accuracy => "Accuracy",
             Self::Cost => "Cost",
+            Self::Time => "Time",
             Self::Sent => "Sent",
+            Self::Received => "Received",
+            Self::Expires => "Certificate",
             Self::Enrolled => "Enrolled",
         }
     }
@@ -105,20 +121,28 @@ impl Column {
         match self {
             Self::Name => "What its operator calls it",
             Self::Short => "The id that both ends show, to be compared by a person",
-            Self::Standing => "Whether its control stream is up",
-            Self::Answer => "What it does for the query that is open",
+            Self::Standing => "Whether it takes part, and whether its control stream is up",
+            Self::Answer => "What became of its answer to the query that is open, or else to the last one",
             Self::Seen => "When it was last heard of since the coordinator started",
             Self::Software => "Name and version of its software",
             Self::Engine => "What runs the network there",
             Self::Statistics => "Samples that make the class means",
             Self::Calibration => "Samples that thresholds are chosen on",
             Self::Evaluation => "Samples that accuracy is read on",
+            Self::Policy => {
+                "Version of the policy that it has said it infers with; “own” where it has one of its own"
+            }
             Self::Network => "Share of its evaluation samples that the bare network gets right",
             Self::Accuracy => "Share of its evaluation samples that the policy in force gets right",
             Self::Cost => {
                 "Mean cost of the policy in force on its samples, a share of the bare network’s multiply-accumulates"
             }
-            Self::Sent => "Bytes it sent for this run",
+            Self::Time => {
+                "Mean milliseconds of a sample on its clock, with the policy in force if that is measured, else with the bare network"
+            }
+            Self::Sent => "Bytes it sent for all runs",
+            Self::Received => "Bytes it received for all runs",
+            Self::Expires => "When its certificate expires; it renews it by itself before",
             Self::Enrolled => "When it joined",
         }
     }
@@ -133,18 +157,23 @@ impl Column {
                 | Self::Network
                 | Self::Accuracy
                 | Self::Cost
+                | Self::Time
                 | Self::Sent
+                | Self::Received
         )
     }
 
     /// Width at first.
     pub(crate) const fn width(self) -> f32 {
         match self {
-            Self::Name => 140.0,
-            Self::Short => 112.0,
-            Self::Answer => 170.0,
+            Self::Name => 116.0,
+            Self::Short => 100.0,
+            Self::Standing => 108.0,
+            Self::Answer => 150.0,
             Self::Software | Self::Engine => 130.0,
-            _ => 92.0,
+            Self::Seen | Self::Enrolled | Self::Expires => 92.0,
+            Self::Policy => 92.0,
+            _ => 84.0,
         }
     }
 
@@ -157,7 +186,18 @@ impl Column {
             Self::Name => entry.row.status.name.clone(),
             Self::Short => entry.row.short.clone(),
             Self::Standing => entry.standing().name().to_owned(),
-            Self::Answer => entry.answer.clone(),
+            Self::Answer => entry.answer().text,
+            Self::Policy => match given.map(|given| &given.policy) {
+                None => dash(),
+                Some(policy) => {
+                    let version = |v: Option<PolicyVersion>| v.map_or_else(dash, |v| v.0.to_string());
+                    let own = if policy.overridden { " own" } else { "" };
+                    match (policy.using, policy.wanted) {
+                        (using, wanted) if using == wanted => format!("{}{own}", version(using)),
+                        (using, wanted) => format!("{} → {}{own}", version(using), version(wanted)),
+                    }
+                }
+            },
             Self::Seen => match (entry.standing(), entry.row.status.last_seen_ms) {
                 (NodeStanding::Connected, _) => "now".to_owned(),
                 (_, Some(seen)) => ago(now_ms, seen),
@@ -169,7 +209,12 @@ impl Column {
             Self::Calibration => samples(1),
             Self::Evaluation => samples(2),
             Self::Network | Self::Accuracy | Self::Cost => self.number(entry).map_or_else(dash, percent),
-            Self::Sent => given.map_or_else(dash, |g| bytes(g.traffic.iter().map(|t| t.up).sum())),
+            Self::Time => self.number(entry).map_or_else(dash, millis),
+            Self::Sent => bytes(entry.row.bytes_up),
+            Self::Received => bytes(entry.row.bytes_down),
+            Self::Expires => {
+                entry.row.status.certificate_expires_ms.map_or_else(dash, |at| until(now_ms, at))
+            }
             Self::Enrolled => ago(now_ms, entry.row.enrolled_ms),
         }
     }
@@ -177,7 +222,10 @@ impl Column {
     fn number(self, entry: &Entry<'_>) -> Option<f64> {
         let given = entry.given;
         let samples = |part: usize| given.and_then(|g| g.samples).map(|s| s[part] as f64);
-        let policy = given.and_then(|g| g.policies.iter().find(|p| Some(p.version) == entry.in_force));
+        let policy = given.and_then(|g| {
+            let version = g.policy.wanted.or(entry.in_force);
+            g.policies.iter().find(|p| Some(p.version) == version)
+        });
         match self {
             Self::Statistics => samples(0),
             Self::Calibration => samples(1),
@@ -185,55 +233,82 @@ impl Column {
             Self::Network => given.and_then(|g| g.network_accuracy),
             Self::Accuracy => policy.map(|p| p.accuracy),
             Self::Cost => policy.map(|p| p.cost),
-            Self::Sent => given.map(|g| g.traffic.iter().map(|t| t.up).sum::<u64>() as f64),
+            Self::Policy => given.and_then(|g| g.policy.using).map(|version| f64::from(version.0)),
+            Self::Time => {
+                let times = given.and_then(|g| g.times.as_ref());
+                times.map(|t| match (policy, entry.force) {
+                    (Some(here), Some(force)) => t.times.mean_ms(force, &here.left),
+                    _ => t.times.network_ms,
+                })
+            }
+            Self::Sent => Some(entry.row.bytes_up as f64),
+            Self::Received => Some(entry.row.bytes_down as f64),
+            Self::Expires => entry.row.status.certificate_expires_ms.map(|ms| ms as f64),
             Self::Seen => entry.row.status.last_seen_ms.map(|ms| ms as f64),
             Self::Enrolled => Some(entry.row.enrolled_ms as f64),
             _ => None,
         }
     }
 
-    /// Which of two nodes comes first; those without a value come last.
-    pub(crate) fn compare(self, a: &Entry<'_>, b: &Entry<'_>) -> Ordering {
+    /// What rows are sorted by in this column; `None` comes last, whichever way the rest is sorted.
+    pub(crate) fn key(self, entry: &Entry<'_>) -> Option<Key> {
+        let text = |text: &str| Some(Key::natural(text));
+        let status = &entry.row.status;
         match self {
-            Self::Name => natural(&a.row.status.name, &b.row.status.name),
-            Self::Short => a.row.short.cmp(&b.row.short),
-            Self::Standing => a.standing().cmp(&b.standing()),
-            Self::Answer => a.answer.cmp(&b.answer),
-            Self::Software => a.row.status.software.cmp(&b.row.status.software),
-            Self::Engine => a.row.status.engine.cmp(&b.row.status.engine),
-            _ => match (self.number(a), self.number(b)) {
-                (Some(a), Some(b)) => a.total_cmp(&b),
-                (a, b) => b.is_some().cmp(&a.is_some()),
-            },
+            Self::Name => text(&status.name),
+            Self::Short => text(&entry.row.short),
+            Self::Standing => Some(Key::number(entry.standing() as u8 as f64)),
+            Self::Answer => text(&entry.answer().text),
+            Self::Software => status.software.as_deref().and_then(text),
+            Self::Engine => status.engine.as_deref().and_then(text),
+            _ => self.number(entry).map(Key::number),
         }
     }
 }
 
-/// Names with numbers in them in the order a person expects: node-2 before node-10.
-fn natural(a: &str, b: &str) -> Ordering {
-    let split = |text: &str| {
-        let head = text.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-        (text[..head].to_owned(), text[head..].parse::<u64>().ok())
-    };
-    split(a).cmp(&split(b)).then_with(|| a.cmp(b))
+/// What rows are sorted by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// A number, as bits that are ordered as it is.
+    Number(i64),
+    /// The text before a number at the end, that number, and the whole text: node-2 comes before node-10.
+    Text(String, Option<u64>, String),
 }
 
-/// Whether a node is there.
+impl Key {
+    fn number(value: f64) -> Self {
+        // As in `f64::total_cmp`.
+        let bits = value.to_bits().cast_signed();
+        Self::Number(bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed())
+    }
+
+    fn natural(text: &str) -> Self {
+        let head = text.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        Self::Text(text[..head].to_owned(), text[head..].parse().ok(), text.to_owned())
+    }
+}
+
+/// Whether a node takes part, and is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum NodeStanding {
     Connected,
     Away,
+    Pending,
+    Quarantined,
     Revoked,
 }
 
 impl NodeStanding {
-    pub(crate) const ALL: [NodeStanding; 3] = [Self::Connected, Self::Away, Self::Revoked];
+    pub(crate) const ALL: [NodeStanding; 5] =
+        [Self::Connected, Self::Away, Self::Pending, Self::Quarantined, Self::Revoked];
 
     pub(crate) fn of(row: &NodeRow) -> Self {
-        match (row.revoked, row.status.connected) {
-            (true, _) => Self::Revoked,
-            (false, true) => Self::Connected,
-            (false, false) => Self::Away,
+        match (row.revoked, row.status.membership, row.status.connected) {
+            (true, ..) => Self::Revoked,
+            (_, Membership::Pending, _) => Self::Pending,
+            (_, Membership::Quarantined, _) => Self::Quarantined,
+            (_, Membership::Active, true) => Self::Connected,
+            (_, Membership::Active, false) => Self::Away,
         }
     }
 
@@ -241,6 +316,8 @@ impl NodeStanding {
         match self {
             Self::Connected => "connected",
             Self::Away => "away",
+            Self::Pending => "to approve",
+            Self::Quarantined => "quarantined",
             Self::Revoked => "revoked",
         }
     }
@@ -249,6 +326,8 @@ impl NodeStanding {
         match self {
             Self::Connected => p.good,
             Self::Away => p.warn,
+            Self::Pending => p.accent,
+            Self::Quarantined => p.force,
             Self::Revoked => p.bad,
         }
     }
@@ -259,54 +338,104 @@ impl NodeStanding {
 pub(crate) struct Entry<'a> {
     pub(crate) row: &'a NodeRow,
     pub(crate) given: Option<&'a NodeReport>,
-    pub(crate) in_force: Option<exeunt_protocol::PolicyVersion>,
-    pub(crate) answer: String,
+    /// The fleet's policy, and its version.
+    pub(crate) in_force: Option<PolicyVersion>,
+    pub(crate) force: Option<&'a Policy>,
 }
 
 impl Entry<'_> {
     pub(crate) fn standing(&self) -> NodeStanding {
         NodeStanding::of(self.row)
     }
+
+    /// What became of its answer to the open query, or else to the last.
+    pub(crate) fn answer(&self) -> Answer {
+        self.given.and_then(|given| given.contribution.as_ref()).map_or_else(Answer::none, Answer::of)
+    }
 }
 
-/// What every node does for the open query; in the order of `state.nodes`.
-pub(crate) fn answers(state: &State) -> Vec<String> {
-    let Some(report) = &state.report else { return vec!["–".to_owned(); state.nodes.len()] };
-    let status = &report.status;
-    let waiting: std::collections::BTreeMap<_, _> =
-        status.waiting_for.iter().map(|w| (w.node, w.reason.as_str())).collect();
-    let open = match &status.standing {
-        Standing::Asking { .. } | Standing::Sealing { .. } => status.queries.last(),
-        _ => None,
-    };
-    let declined: std::collections::BTreeMap<_, _> =
-        open.into_iter().flat_map(|q| &q.declined).map(|d| (d.node, d.reason.as_str())).collect();
-    let answered: std::collections::BTreeSet<_> = open.into_iter().flat_map(|q| &q.answered).collect();
-    let of = |row: &NodeRow| {
-        let node = row.status.node;
-        if let Some(reason) = waiting.get(&node) {
-            (*reason).to_owned()
-        } else if let Some(reason) = declined.get(&node) {
-            format!("declined: {reason}")
-        } else if answered.contains(&node) {
-            "stored".to_owned()
-        } else if open.is_none() && !row.revoked {
-            "nothing asked".to_owned()
-        } else {
-            "–".to_owned()
+/// What became of a node's answer, in words.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    /// The share that is done, while it is being computed.
+    pub(crate) progress: Option<f32>,
+    pub(crate) tone: Tone,
+}
+
+/// How much something wants to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Quiet,
+    Plain,
+    Warn,
+    Bad,
+}
+
+impl Tone {
+    pub(crate) const fn colour(self, p: &Palette) -> Color32 {
+        match self {
+            Self::Quiet => p.soft,
+            Self::Plain => p.ink,
+            Self::Warn => p.warn,
+            Self::Bad => p.bad,
         }
-    };
-    state.nodes.iter().map(of).collect()
+    }
+}
+
+impl Answer {
+    fn none() -> Self {
+        Self { text: "–".to_owned(), progress: None, tone: Tone::Quiet }
+    }
+
+    fn of(contribution: &NodeContribution) -> Self {
+        let query = contribution.query;
+        let (text, tone) = match &contribution.state {
+            ContributionState::Waiting { reason } => (format!("{query}: {reason}"), Tone::Quiet),
+            ContributionState::Computing { done, of } => {
+                let share = if *of == 0 { 0.0 } else { *done as f32 / *of as f32 };
+                let text = format!("{query}: computing {} of {}", count(*done), count(*of));
+                return Self { text, progress: Some(share.clamp(0.0, 1.0)), tone: Tone::Plain };
+            }
+            ContributionState::Sending => (format!("{query}: sending"), Tone::Plain),
+            ContributionState::Stored => (format!("{query}: stored"), Tone::Plain),
+            ContributionState::Counted => (format!("{query}: counted"), Tone::Quiet),
+            ContributionState::Late => (format!("{query}: late, stored and not counted"), Tone::Warn),
+            ContributionState::Declined { reason } => (format!("{query}: declined: {reason}"), Tone::Warn),
+            ContributionState::Rejected { reason } => (format!("{query}: rejected: {reason}"), Tone::Bad),
+            ContributionState::Missing => (format!("{query}: closed without it"), Tone::Warn),
+            ContributionState::LeftOut { reason } => (format!("not asked: {reason}"), Tone::Quiet),
+        };
+        Self { text, progress: None, tone }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use exeunt_protocol::QueryId;
+
     use super::*;
+
+    #[test]
+    fn contributions_say_how_far_they_are_and_why_they_are_not_counted() {
+        let of = |state| Answer::of(&NodeContribution { query: QueryId(3), state });
+        let computing = of(ContributionState::Computing { done: 1, of: 4 });
+        assert_eq!((computing.text.as_str(), computing.progress), ("q3: computing 1 of 4", Some(0.25)));
+        let rejected = of(ContributionState::Rejected { reason: "stale".to_owned() });
+        assert_eq!((rejected.text.as_str(), rejected.tone), ("q3: rejected: stale", Tone::Bad));
+    }
 
     #[test]
     fn numbers_in_names_sort_as_numbers() {
         let mut names = ["node-10", "node-2", "a", "node-1", "node"];
-        names.sort_by(|a, b| natural(a, b));
+        names.sort_by_key(|name| Key::natural(name));
         assert_eq!(names, ["a", "node", "node-1", "node-2", "node-10"]);
+    }
+
+    #[test]
+    fn keys_of_numbers_are_in_their_order() {
+        let mut numbers = [3.5, -2.0, f64::INFINITY, 0.0, -0.5, f64::NEG_INFINITY];
+        numbers.sort_by_key(|number| Key::number(*number));
+        assert_eq!(numbers, [f64::NEG_INFINITY, -2.0, -0.5, 0.0, 3.5, f64::INFINITY]);
     }
 }

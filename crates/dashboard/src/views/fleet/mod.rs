@@ -2,25 +2,27 @@
 
 mod columns;
 mod detail;
+mod questions;
+mod table;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use egui::containers::menu::{MenuButton, MenuConfig};
 use egui::{Key, Modifiers, RichText, Ui};
-use egui_extras::{Column as TableColumn, TableBuilder};
 use exeunt_protocol::NodeId;
 use exeunt_protocol::operator::{NodeReport, NodeRow, RunReport};
 
 pub use self::columns::Column;
-use self::columns::{Entry, NodeStanding, answers};
-use super::{Question, Scene};
+use self::columns::{Entry, NodeStanding};
+use self::table::{Done, Sheet, table};
+use super::Scene;
 use crate::command::Command;
-use crate::format::{count, plural};
+use crate::format::count;
+use crate::settings::Settings;
 use crate::state::State;
 use crate::theme::{GRID, Palette};
 use crate::widgets::{self, card, soft, strong, tag, title};
-
-const ROW: f32 = 26.0;
 
 /// What the view remembers.
 #[derive(Debug)]
@@ -35,6 +37,10 @@ pub(crate) struct Fleet {
     open: Option<NodeId>,
     rows: Rows,
     focus_filter: bool,
+    /// Widths of columns while one is being dragged.
+    widths: BTreeMap<Column, f32>,
+    /// The new name of the node that is open, while it is being typed.
+    naming: Option<String>,
 }
 
 impl Default for Fleet {
@@ -48,6 +54,8 @@ impl Default for Fleet {
             open: None,
             rows: Rows::default(),
             focus_filter: false,
+            widths: BTreeMap::new(),
+            naming: None,
         }
     }
 }
@@ -60,7 +68,8 @@ struct Rows {
     asked: Option<(String, BTreeSet<NodeStanding>, (Column, bool))>,
     /// Place among the state's nodes, and among those of the report.
     order: Vec<(usize, Option<usize>)>,
-    answers: Vec<String>,
+    /// Nodes of each standing, in the order of [`NodeStanding::ALL`].
+    standings: [usize; NodeStanding::ALL.len()],
 }
 
 impl Rows {
@@ -82,7 +91,10 @@ impl Rows {
             return;
         }
         if !(same_nodes && same_report) {
-            self.answers = answers(state);
+            self.standings = [0; NodeStanding::ALL.len()];
+            for row in state.nodes.iter() {
+                self.standings[NodeStanding::of(row) as usize] += 1;
+            }
         }
         self.nodes = Some(Arc::clone(&state.nodes));
         self.report = state.report.clone();
@@ -91,27 +103,36 @@ impl Rows {
         let given: std::collections::BTreeMap<NodeId, usize> =
             places.map(|(i, node)| (node.node, i)).collect();
         let wanted = filter.trim().to_lowercase();
+        let given_by = |row: &NodeRow| -> Option<usize> { given.get(&row.status.node).copied() };
+        let entries = Entries { state };
         let fits = |i: usize, row: &NodeRow| {
+            if !standings.contains(&NodeStanding::of(row)) {
+                return false;
+            }
+            if wanted.is_empty() {
+                return true;
+            }
+            let answer = entries.at((i, given_by(row))).answer().text;
             let texts = [
                 Some(row.status.name.as_str()),
                 Some(row.short.as_str()),
                 row.status.software.as_deref(),
                 row.status.engine.as_deref(),
-                self.answers.get(i).map(String::as_str),
+                Some(answer.as_str()),
             ];
-            standings.contains(&NodeStanding::of(row))
-                && (wanted.is_empty()
-                    || texts.into_iter().flatten().any(|t| t.to_lowercase().contains(&wanted)))
+            texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&wanted))
         };
         let kept = state.nodes.iter().enumerate().filter(|(i, row)| fits(*i, row));
-        let mut order: Vec<(usize, Option<usize>)> =
-            kept.map(|(i, row)| (i, given.get(&row.status.node).copied())).collect();
-        let entries = Entries { state, answers: &self.answers };
-        order.sort_by(|a, b| {
-            let (a, b) = (entries.at(*a), entries.at(*b));
-            let order = sort.0.compare(&a, &b);
-            if sort.1 { order } else { order.reverse() }
+        let mut order: Vec<(Option<columns::Key>, (usize, Option<usize>))> = kept
+            .map(|(i, row)| (i, given_by(row)))
+            .map(|place| (sort.0.key(&entries.at(place)), place))
+            .collect();
+        order.sort_by(|(a, _), (b, _)| match (a, b) {
+            (Some(a), Some(b)) if sort.1 => a.cmp(b),
+            (Some(a), Some(b)) => b.cmp(a),
+            (a, b) => b.is_some().cmp(&a.is_some()),
         });
+        let order = order.into_iter().map(|(_, place)| place).collect();
         self.order = order;
     }
 }
@@ -120,7 +141,6 @@ impl Rows {
 #[derive(Clone, Copy)]
 struct Entries<'a> {
     state: &'a State,
-    answers: &'a [String],
 }
 
 impl<'a> Entries<'a> {
@@ -130,7 +150,7 @@ impl<'a> Entries<'a> {
             row: &self.state.nodes[row],
             given: given.and_then(|i| reports.get(i)),
             in_force: self.state.in_force().map(|force| force.version),
-            answer: self.answers.get(row).cloned().unwrap_or_default(),
+            force: self.state.in_force().map(|force| &force.policy),
         }
     }
 }
@@ -143,12 +163,16 @@ impl Fleet {
 
     /// Opens a node's page.
     pub(crate) fn open(&mut self, node: NodeId) {
+        if self.open != Some(node) {
+            self.naming = None;
+        }
         self.open = Some(node);
     }
 
     /// Closes the node that is open.
     pub(crate) fn close(&mut self) {
         self.open = None;
+        self.naming = None;
     }
 
     pub(crate) fn ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, token: &mut bool) {
@@ -157,7 +181,8 @@ impl Fleet {
             return widgets::empty(ui, "No nodes yet", text, |ui| {
                 if widgets::primary(ui, "Make a join token").clicked() {
                     *token = true;
-                    scene.commands.push(Command::MakeToken { valid_s: 3600, label: String::new() });
+                    let wish = Command::MakeToken { valid_s: 3600, label: String::new(), approve: None };
+                    scene.commands.push(wish);
                 }
             });
         }
@@ -166,14 +191,14 @@ impl Fleet {
             && let Some(row) = scene.state.node(node)
         {
             let close = egui::Panel::right("node")
-                .default_size(340.0)
-                .size_range(280.0..=620.0)
+                .default_size(360.0)
+                .size_range(300.0..=620.0)
                 .show_separator_line(false)
                 .frame(egui::Frame::new().inner_margin(egui::Margin { left: 12, ..Default::default() }))
-                .show(ui, |ui| card(ui, |ui| detail::ui(ui, scene, row)).inner)
+                .show(ui, |ui| card(ui, |ui| detail::ui(ui, scene, row, &mut self.naming)).inner)
                 .inner;
             if close {
-                self.open = None;
+                self.close();
             }
         }
         egui::CentralPanel::no_frame().show(ui, |ui| {
@@ -213,7 +238,11 @@ impl Fleet {
                 field.request_focus();
             }
             for standing in NodeStanding::ALL {
-                let n = scene.state.nodes.iter().filter(|row| NodeStanding::of(row) == standing).count();
+                let n = self.rows.standings[standing as usize];
+                // States that no node is in, and that most fleets never see, take no room.
+                if n == 0 && !matches!(standing, NodeStanding::Connected | NodeStanding::Away) {
+                    continue;
+                }
                 let mut on = self.standings.contains(&standing);
                 let text = format!("{} {}", count(n as u64), standing.name());
                 let text = RichText::new(text).color(if on { standing.colour(&p) } else { p.soft });
@@ -225,29 +254,39 @@ impl Fleet {
                     }
                 }
             }
-            ui.menu_button("Columns", |ui| {
-                for column in Column::ALL {
-                    let mut on = scene.settings.columns.contains(&column);
-                    ui.add_enabled_ui(column != Column::Name, |ui| {
-                        if ui.checkbox(&mut on, column.name()).on_hover_text(column.meaning()).changed() {
-                            if on {
-                                scene.settings.columns.insert(column);
-                            } else {
-                                scene.settings.columns.remove(&column);
-                            }
-                        }
-                    });
-                }
-            });
+            columns_ui(ui, scene.settings);
             if !scene.picked.is_empty() {
                 ui.separator();
                 ui.label(strong(format!("{} picked", count(scene.picked.len() as u64))));
                 if ui.button("Unpick").on_hover_text("Escape").clicked() {
                     scene.picked.clear();
                 }
-                if widgets::danger(ui, "Revoke…").clicked() {
-                    *scene.ask = revoke(scene.state, scene.picked.iter().copied().collect());
-                }
+                self.many_ui(ui, scene);
+            }
+        });
+    }
+
+    /// What can be done with all picked nodes at once.
+    fn many_ui(&self, ui: &mut Ui, scene: &mut Scene<'_>) {
+        let of = |standing: NodeStanding| -> Vec<NodeId> {
+            let rows = scene.picked.iter().filter_map(|node| scene.state.node(*node));
+            rows.filter(|row| NodeStanding::of(row) == standing).map(|row| row.status.node).collect()
+        };
+        let pending = of(NodeStanding::Pending);
+        let apart = of(NodeStanding::Quarantined);
+        let members = [of(NodeStanding::Connected), of(NodeStanding::Away)].concat();
+        ui.add_enabled_ui(scene.state.is_up(), |ui| {
+            if !pending.is_empty() && ui.button("Approve…").clicked() {
+                *scene.ask = questions::approve(scene.state, pending);
+            }
+            if !apart.is_empty() && ui.button("Release").clicked() {
+                scene.commands.push(Command::Release(apart));
+            }
+            if !members.is_empty() && ui.button("Quarantine…").clicked() {
+                *scene.ask = questions::quarantine(scene.state, members);
+            }
+            if widgets::danger(ui, "Revoke…").clicked() {
+                *scene.ask = questions::revoke(scene.state, scene.picked.iter().copied().collect());
             }
         });
     }
@@ -291,12 +330,16 @@ impl Fleet {
                 scene.picked.insert(node);
             }
             if pressed(Modifiers::NONE, Key::Enter) {
-                self.open = if self.open == Some(node) { None } else { Some(node) };
+                if self.open == Some(node) {
+                    self.close();
+                } else {
+                    self.open(node);
+                }
             }
         }
         if pressed(Modifiers::NONE, Key::Escape) {
             if self.open.is_some() {
-                self.open = None;
+                self.close();
             } else {
                 scene.picked.clear();
             }
@@ -305,69 +348,46 @@ impl Fleet {
     }
 
     fn table_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, scroll_to: Option<usize>) {
-        let p = Palette::get(ui);
-        let columns: Vec<Column> =
-            Column::ALL.into_iter().filter(|column| scene.settings.columns.contains(column)).collect();
-        let height = ui.available_height();
-        // Columns share the room there is; they are dealt out anew when the window becomes much wider or narrower.
-        let room = ui.available_width() - 8.0 * columns.len() as f32;
-        let stretch = (room / columns.iter().map(|column| column.width()).sum::<f32>()).clamp(1.0, 1.8);
-        let layout = ("fleet", columns.len(), (room / 120.0) as i32);
-        let entries = Entries { state: scene.state, answers: &self.rows.answers };
-        let mut clicked = None;
-        let mut sort = self.sort;
-        egui::ScrollArea::horizontal().auto_shrink(false).show(ui, |ui| {
-            let mut table = TableBuilder::new(ui)
-                .id_salt(layout)
-                .striped(true)
-                .sense(egui::Sense::click())
-                .resizable(true)
-                .auto_shrink(false)
-                .max_scroll_height(height - ROW - 8.0)
-                .cell_layout(egui::Layout::left_to_right(egui::Align::Center));
-            for column in &columns {
-                table =
-                    table.column(TableColumn::initial(column.width() * stretch).at_least(48.0).clip(true));
+        let shown = |column: &Column| scene.settings.columns.contains(column) || *column == Column::Name;
+        let stays = |column: &Column| scene.settings.pinned.contains(column) || *column == Column::Name;
+        let (mut columns, rest): (Vec<Column>, Vec<Column>) =
+            Column::ALL.into_iter().filter(shown).partition(stays);
+        let pinned = columns.len();
+        columns.extend(rest);
+        let mut widths = scene.settings.widths.clone();
+        widths.extend(self.widths.iter().map(|(column, width)| (*column, *width)));
+        let sheet = Sheet {
+            columns: &columns,
+            pinned,
+            widths: &widths,
+            entries: Entries { state: scene.state },
+            order: &self.rows.order,
+            sort: self.sort,
+            picked: scene.picked,
+            cursor: self.cursor,
+            open: self.open,
+            scroll_to,
+            now_ms: scene.now_ms,
+        };
+        for done in table(ui, &sheet) {
+            match done {
+                Done::Row(place, node) => {
+                    let modifiers = ui.input(|input| input.modifiers);
+                    self.click(scene, place, node, modifiers);
+                }
+                Done::Sort(column) => {
+                    self.sort = (column, if self.sort.0 == column { !self.sort.1 } else { true });
+                }
+                Done::Pin(column, on) => set(&mut scene.settings.pinned, column, on),
+                Done::Hide(column) => set(&mut scene.settings.columns, column, false),
+                Done::Width(column, width) => {
+                    self.widths.insert(column, width);
+                }
             }
-            if let Some(row) = scroll_to {
-                table = table.scroll_to_row(row, None);
-            }
-            table
-                .header(ROW, |mut header| {
-                    for column in &columns {
-                        header.col(|ui| {
-                            if head_ui(ui, *column, self.sort) {
-                                sort = (*column, if self.sort.0 == *column { !self.sort.1 } else { true });
-                            }
-                        });
-                    }
-                })
-                .body(|body| {
-                    body.rows(ROW, self.rows.order.len(), |mut row| {
-                        let place = row.index();
-                        let entry = entries.at(self.rows.order[place]);
-                        let node = entry.row.status.node;
-                        let picked = scene.picked.contains(&node);
-                        row.set_selected(picked);
-                        row.set_hovered(self.cursor == Some(place) || self.open == Some(node));
-                        for column in &columns {
-                            row.col(|ui| cell_ui(ui, &p, *column, &entry, scene.now_ms));
-                        }
-                        let response = row.response();
-                        response.widget_info(|| {
-                            let text = format!("Node {}, {}", entry.row.status.name, entry.standing().name());
-                            egui::WidgetInfo::selected(egui::Role::Row, true, picked, text)
-                        });
-                        if response.clicked() {
-                            clicked = Some((place, node, response.double_clicked()));
-                        }
-                    });
-                });
-        });
-        self.sort = sort;
-        if let Some((place, node, _)) = clicked {
-            let modifiers = ui.input(|input| input.modifiers);
-            self.click(scene, place, node, modifiers);
+        }
+        // Widths are kept when the mouse lets go, not in every frame on the way.
+        if !self.widths.is_empty() && !ui.input(|input| input.pointer.any_down()) {
+            scene.settings.widths.append(&mut self.widths);
         }
     }
 
@@ -387,90 +407,52 @@ impl Fleet {
                 scene.picked.insert(node);
             }
         } else {
-            self.open = Some(node);
+            self.open(node);
         }
     }
 }
 
-/// The question before nodes are shut out.
-fn revoke(state: &State, nodes: Vec<NodeId>) -> Option<Question> {
-    let rows = state.nodes.iter().filter(|row| nodes.contains(&row.status.node) && !row.revoked);
-    let names: Vec<&str> = rows.map(|row| row.status.name.as_str()).collect();
-    if names.is_empty() {
-        return None;
-    }
-    let (heading, who) = match names.as_slice() {
-        [one] => (format!("Revoke {one}?"), format!("The certificate of {one}")),
-        many => {
-            let first = many.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-            let more = many.len().saturating_sub(5);
-            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-            (format!("Revoke {}?", plural(many.len(), "node")), format!("The certificates of {first}{rest}"))
-        }
-    };
-    Some(Question {
-        heading,
-        text: format!(
-            "{who} will never be accepted again; a live connection ends at once. What was contributed so far stays counted. This cannot be undone: to come back, a device must join anew with a token."
-        ),
-        verb: "Revoke".to_owned(),
-        command: Command::Revoke(nodes),
-    })
-}
-
-/// A head that sorts; true when it was clicked.
-fn head_ui(ui: &mut Ui, column: Column, sort: (Column, bool)) -> bool {
-    let arrow = match sort {
-        (by, true) if by == column => " ↑",
-        (by, false) if by == column => " ↓",
-        _ => "",
-    };
-    let text = RichText::new(format!("{}{arrow}", column.name())).size(12.5);
-    let text = if arrow.is_empty() { text.weak() } else { text.family(crate::theme::heavy()) };
-    let layout = if column.is_number() {
-        egui::Layout::right_to_left(egui::Align::Center)
+fn set(columns: &mut BTreeSet<Column>, column: Column, on: bool) {
+    if on {
+        columns.insert(column);
     } else {
-        egui::Layout::left_to_right(egui::Align::Center)
-    };
-    ui.with_layout(layout, |ui| {
-        let response = ui.add(egui::Button::new(text).frame(false));
-        response.widget_info(|| {
-            egui::WidgetInfo::labeled(egui::Role::Button, true, format!("Sort by {}", column.name()))
-        });
-        response.on_hover_text(column.meaning()).clicked()
-    })
-    .inner
+        columns.remove(&column);
+    }
 }
 
-fn cell_ui(ui: &mut Ui, p: &Palette, column: Column, entry: &Entry<'_>, now_ms: u64) {
-    let text = column.text(entry, now_ms);
-    if column.is_number() {
-        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| widgets::line(ui, text));
-        return;
-    }
-    match column {
-        Column::Standing => {
-            let colour = entry.standing().colour(p);
-            let (rect, _) = ui.allocate_exact_size(egui::vec2(8.0, 8.0), egui::Sense::hover());
-            ui.painter().circle_filled(rect.center(), 4.0, colour);
-            widgets::line(ui, text);
+/// Which columns are shown, and which stay at the left when the rest scrolls.
+fn columns_ui(ui: &mut Ui, settings: &mut Settings) {
+    let stays_open = MenuConfig::new().close_behavior(egui::PopupCloseBehavior::CloseOnClickOutside);
+    MenuButton::new("Columns").config(stays_open).ui(ui, |ui| {
+        egui::Grid::new("columns").num_columns(2).spacing([20.0, 2.0]).show(ui, |ui| {
+            for column in Column::ALL.into_iter().filter(|column| *column != Column::Name) {
+                let mut on = settings.columns.contains(&column);
+                if ui.checkbox(&mut on, column.name()).on_hover_text(column.meaning()).changed() {
+                    set(&mut settings.columns, column, on);
+                }
+                let mut pinned = settings.pinned.contains(&column);
+                let response = ui
+                    .add_enabled_ui(on, |ui| ui.toggle_value(&mut pinned, RichText::new("pin").size(12.0)))
+                    .inner;
+                response.widget_info(|| {
+                    let text = format!("Pin {}", column.name());
+                    egui::WidgetInfo::selected(egui::Role::CheckBox, on, pinned, text)
+                });
+                if response.on_hover_text("Stays at the left when the table scrolls").changed() {
+                    set(&mut settings.pinned, column, pinned);
+                }
+                ui.end_row();
+            }
+        });
+        ui.separator();
+        if ui.button("Usual columns").on_hover_text("Which are shown, which stay, and their widths").clicked()
+        {
+            let usual = Settings::default();
+            settings.columns = usual.columns;
+            settings.pinned = usual.pinned;
+            settings.widths = usual.widths;
         }
-        Column::Name => {
-            widgets::line(ui, strong(text));
-        }
-        Column::Short => {
-            widgets::line(ui, RichText::new(text).monospace().weak());
-        }
-        Column::Answer if text.starts_with("declined") => {
-            widgets::line(ui, RichText::new(text).color(p.warn));
-        }
-        Column::Answer | Column::Seen | Column::Enrolled | Column::Software | Column::Engine => {
-            widgets::line(ui, soft(text));
-        }
-        _ => {
-            widgets::line(ui, text);
-        }
-    }
+    });
 }
 
 /// What a node's state is called, as a tag.

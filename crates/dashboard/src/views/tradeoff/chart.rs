@@ -10,7 +10,8 @@ use egui_plot::{
 use exeunt_protocol::NodeId;
 
 use super::Series;
-use super::curves::Curves;
+use super::curves::{Curves, LINES};
+use crate::axis::CostAxis;
 use crate::theme::Palette;
 
 /// How near the pointer must be to a point, in points of the screen.
@@ -23,7 +24,7 @@ const GRIP: f32 = 6.0;
 pub(crate) enum Target {
     /// At least this accuracy, as cheap as can be.
     Accuracy(f64),
-    /// At most this cost, as accurate as can be.
+    /// At most this cost in the axis' unit, as accurate as can be.
     Cost(f64),
 }
 
@@ -67,20 +68,28 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
     let before: Option<PlotTransform> = ui.data(|data| data.get_temp(id.with("transform")));
     let pointer = ui.input(|input| input.pointer.latest_pos());
     let held: bool = ui.data(|data| data.get_temp(id.with("held")).unwrap_or(false));
-    let near = held || is_near(before.as_ref(), pointer, picture.target);
+    let axis = picture.curves.axis;
+    let near = held || is_near(before.as_ref(), pointer, axis, picture.target);
 
     let plot = Plot::new(id)
         .show_background(false)
         .show_crosshair(false)
         .grid_color(p.line)
         .grid_fade(0.4)
-        .x_grid_spacer(|input| steps(input, 7.0))
+        .x_grid_spacer(move |input| {
+            // One size for all of them: lines between equal factors are equally strong.
+            let step_size = (input.bounds.1 - input.bounds.0) / 7.0;
+            axis.marks(input.bounds, 7.0)
+                .into_iter()
+                .map(|(value, _)| GridMark { value, step_size })
+                .collect()
+        })
         .y_grid_spacer(|input| steps(input, 7.0))
-        .custom_x_axes(vec![
-            AxisHints::new_x()
-                .label("mean cost, share of the bare network’s multiply-accumulates")
-                .formatter(|mark, _| tick(mark)),
-        ])
+        .custom_x_axes(vec![AxisHints::new_x().label(axis.unit.caption()).formatter(move |mark, bounds| {
+            let marks = axis.marks((*bounds.start(), *bounds.end()), 7.0);
+            let at = marks.into_iter().find(|(place, _)| (place - mark.value).abs() < 1e-9);
+            at.map_or_else(String::new, |(_, text)| text)
+        })])
         .custom_y_axes(vec![
             AxisHints::new_y().label("accuracy").formatter(|mark, _| tick(mark)).placement(HPlacement::Left),
         ])
@@ -108,12 +117,9 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
         }
         if shown(Series::Nodes) {
             // Many lines are a cloud: each is fainter the more there are.
-            let faint = (0.38 * (24.0 / c.nodes.len().max(1) as f32).min(1.0)).max(0.028);
-            for line in &c.nodes {
+            let faint = (0.38 * (24.0 / c.nodes.len().clamp(1, LINES) as f32).min(1.0)).max(0.028);
+            for (_, line) in c.shown(picture.picked) {
                 let picked = picture.picked.contains(&line.node);
-                if !picked && !picture.picked.is_empty() {
-                    continue;
-                }
                 let (width, colour) =
                     if picked { (1.75, p.node) } else { (1.0, p.node.gamma_multiply(faint)) };
                 ui.line(plain(&line.points, colour, width));
@@ -124,7 +130,7 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
             ui.points(dots(&c.fixed, p.fixed, 3.0, MarkerShape::Circle));
         }
         if shown(Series::Fleet) {
-            ui.line(plain(&c.front, p.front, 2.5));
+            ui.line(plain(&c.front_line, p.front, 2.5));
             ui.points(dots(&c.front, p.front, 2.75, MarkerShape::Circle));
         }
         if shown(Series::Network) {
@@ -142,7 +148,7 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
     ui.data_mut(|data| data.insert_temp(id.with("transform"), transform));
 
     let mut answer = Answer { pointed: None, node: None, taken: None, target: None, response };
-    draw_target(ui, &p, &transform, picture.target, near);
+    draw_target(ui, &p, &transform, axis, picture.target, near);
     let over = answer.response.hovered() || held;
     if near && over {
         ui.ctx().set_cursor_icon(match picture.target {
@@ -155,7 +161,7 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
             let at = transform.value_from_position(pointer);
             answer.target = Some(match target {
                 Target::Accuracy(_) => Target::Accuracy(at.y.clamp(0.0, 1.0)),
-                Target::Cost(_) => Target::Cost(at.x.clamp(0.0, 2.0)),
+                Target::Cost(_) => Target::Cost(axis.cost(at.x).max(0.0)),
             });
         }
         return answer;
@@ -165,9 +171,7 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
             shown(Series::Fleet).then(|| nearest(&picture.curves.front, &transform, pointer)).flatten();
         answer.pointed = fleet;
         if fleet.is_none() && shown(Series::Nodes) {
-            let lines = picture.curves.nodes.iter().enumerate();
-            let visible =
-                lines.filter(|(_, l)| picture.picked.is_empty() || picture.picked.contains(&l.node));
+            let visible = picture.curves.shown(picture.picked);
             let best =
                 visible.filter_map(|(i, line)| Some((distance(&line.points, &transform, pointer)?, i)));
             answer.node = best.filter(|(d, _)| *d < GRIP).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, i)| i);
@@ -195,13 +199,9 @@ fn dots<'a>(points: &'a [PlotPoint], colour: Color32, radius: f32, shape: Marker
 /// Marks at round steps in 1, 2 and 5, about so many.
 pub(crate) fn steps(input: GridInput, about: f64) -> Vec<GridMark> {
     let (low, high) = input.bounds;
-    let wanted = ((high - low) / about).max(1e-6);
-    let power = 10_f64.powf(wanted.log10().floor());
-    let step =
-        [1.0, 2.0, 5.0, 10.0].into_iter().map(|s| s * power).find(|s| *s >= wanted).unwrap_or(power * 10.0);
-    let first = (low / step).ceil() as i64;
-    let last = (high / step).floor() as i64;
-    (first..=last).map(|i| GridMark { value: i as f64 * step, step_size: step }).collect()
+    let values = crate::axis::steps(low, high, about);
+    let step_size = values.windows(2).next().map_or(high - low, |pair| pair[1] - pair[0]);
+    values.into_iter().map(|value| GridMark { value, step_size }).collect()
 }
 
 pub(crate) fn tick(mark: GridMark) -> String {
@@ -219,7 +219,12 @@ pub(crate) fn tick(mark: GridMark) -> String {
     format!("{:.digits$} %", (mark.value * 100.0).max(0.0))
 }
 
-fn is_near(transform: Option<&PlotTransform>, pointer: Option<Pos2>, target: Option<Target>) -> bool {
+fn is_near(
+    transform: Option<&PlotTransform>,
+    pointer: Option<Pos2>,
+    axis: CostAxis,
+    target: Option<Target>,
+) -> bool {
     let (Some(transform), Some(pointer), Some(target)) = (transform, pointer, target) else { return false };
     if !transform.frame().contains(pointer) {
         return false;
@@ -229,12 +234,20 @@ fn is_near(transform: Option<&PlotTransform>, pointer: Option<Pos2>, target: Opt
             (transform.position_from_point(&PlotPoint::new(0.0, y)).y - pointer.y).abs() < GRIP
         }
         Target::Cost(x) => {
+            let x = axis.place(x);
             (transform.position_from_point(&PlotPoint::new(x, 0.0)).x - pointer.x).abs() < GRIP
         }
     }
 }
 
-fn draw_target(ui: &Ui, p: &Palette, transform: &PlotTransform, target: Option<Target>, near: bool) {
+fn draw_target(
+    ui: &Ui,
+    p: &Palette,
+    transform: &PlotTransform,
+    axis: CostAxis,
+    target: Option<Target>,
+    near: bool,
+) {
     let Some(target) = target else { return };
     let frame = *transform.frame();
     let painter = ui.painter().with_clip_rect(frame);
@@ -249,10 +262,10 @@ fn draw_target(ui: &Ui, p: &Palette, transform: &PlotTransform, target: Option<T
             painter.text(ends[1] - vec2(8.0, 4.0), Align2::RIGHT_BOTTOM, text, font, p.draft);
         }
         Target::Cost(ceiling) => {
-            let x = transform.position_from_point(&PlotPoint::new(ceiling, 0.0)).x;
+            let x = transform.position_from_point(&PlotPoint::new(axis.place(ceiling), 0.0)).x;
             let ends = [egui::pos2(x, frame.bottom()), egui::pos2(x, frame.top())];
             painter.extend(egui::Shape::dashed_line(&ends, stroke, 4.0, 4.0));
-            let text = format!("at most {:.1} %", ceiling * 100.0);
+            let text = format!("at most {}", axis.unit.text(ceiling));
             painter.text(ends[0] + vec2(6.0, -8.0), Align2::LEFT_BOTTOM, text, font, p.draft);
         }
     }

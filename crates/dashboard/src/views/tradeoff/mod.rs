@@ -2,11 +2,12 @@
 
 mod chart;
 mod curves;
+mod side;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use egui::{ColorImage, RichText, Ui};
+use egui::{ColorImage, Ui};
 use egui_plot::{MarkerShape, PlotPoint};
 use exeunt_exits::Policy;
 use exeunt_protocol::operator::RunReport;
@@ -15,13 +16,17 @@ use serde::{Deserialize, Serialize};
 use self::chart::{Answer, Mark, Picture, Target, chart};
 pub(crate) use self::chart::{steps, tick};
 pub(crate) use self::curves::ReadOn;
-use self::curves::{Curves, interval};
+pub(crate) use self::curves::interval;
+use self::curves::{Curves, LINES, cost_of};
+pub(crate) use self::side::leaving;
+use self::side::{draft_ui, force_ui, network_ui, point_ui};
 use super::{Page, Scene};
+use crate::axis::{CostAxis, Unit};
 use crate::command::{Command, Content, File};
-use crate::format::{percent, plural, points, tap};
+use crate::format::{count, plural};
 use crate::measure::{Measure, measured};
 use crate::theme::{GRID, Palette};
-use crate::widgets::{self, Swatch, card, chip, figure, soft, strong, title};
+use crate::widgets::{self, Swatch, card, chip, soft, strong, title};
 
 /// Width of the cards beside the chart.
 const SIDE: f32 = 296.0;
@@ -69,8 +74,23 @@ impl TradeOff {
         let Some(report) = scene.state.report.clone() else {
             return nothing_yet(ui, scene, "No run yet", "A run learns what leaving early costs and scores.");
         };
-        if !self.curves.as_ref().is_some_and(|curves| curves.are_of(&report, self.read_on)) {
-            self.curves = Curves::new(&report, self.read_on);
+        if !self
+            .curves
+            .as_ref()
+            .is_some_and(|curves| curves.are_of(&report, self.read_on, scene.settings.cost_axis))
+        {
+            let before = self.curves.as_ref().map(|curves| curves.axis);
+            self.curves = Curves::new(&report, self.read_on, scene.settings.cost_axis);
+            let after = self.curves.as_ref().map(|curves| curves.axis);
+            if before.is_some() && before != after {
+                self.reset = true;
+                // A ceiling in one unit says nothing in another.
+                if before.map(|axis| axis.unit) != after.map(|axis| axis.unit)
+                    && matches!(self.target, Some(Target::Cost(_)))
+                {
+                    self.target = None;
+                }
+            }
         }
         let Some(curves) = self.curves.take() else {
             let text = "The curve is drawn when every query of the run is answered. The page Run says where it stands.";
@@ -106,7 +126,7 @@ impl TradeOff {
             widgets::right(ui, |ui| self.tools_ui(ui, scene, report, curves));
         });
         self.legend_ui(ui, scene, curves);
-        let marks = self.marks(ui, scene, report);
+        let marks = self.marks(ui, scene, report, curves.axis);
         let room = ui.available_rect_before_wrap();
         let foot = 34.0;
         let mut answer = None;
@@ -138,7 +158,7 @@ impl TradeOff {
                 self.take_pixels(ui, Pixels::File);
             }
             if ui.button("Drawing (SVG)").clicked() {
-                let marks = named_marks(scene, report, self.read_on);
+                let marks = named_marks(scene, report, self.read_on, curves.axis);
                 let content = Content::Text(curves.svg(&shown, &marks));
                 scene.commands.push(Command::Save(File { name: file("svg"), content }));
             }
@@ -156,15 +176,16 @@ impl TradeOff {
         })
         .response
         .on_hover_text("Save or copy the chart");
-        if ui.button("Reset view").on_hover_text("Also by a double click on the chart").clicked() {
+        axis_ui(ui, scene, report, curves);
+        if ui.button("Reset").on_hover_text("Show all of the chart; also by a double click on it").clicked() {
             self.reset = true;
         }
         egui::ComboBox::from_id_salt("read on")
             .selected_text(match self.read_on {
-                ReadOn::Evaluation => "Evaluation samples",
-                ReadOn::Calibration => "Calibration samples",
+                ReadOn::Evaluation => "Evaluation",
+                ReadOn::Calibration => "Calibration",
             })
-            .width(150.0)
+            .width(104.0)
             .show_ui(ui, |ui| {
                 ui.selectable_value(&mut self.read_on, ReadOn::Evaluation, "Evaluation samples");
                 ui.selectable_value(&mut self.read_on, ReadOn::Calibration, "Calibration samples");
@@ -181,6 +202,10 @@ impl TradeOff {
     fn legend_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, curves: &Curves) {
         let p = Palette::get(ui);
         let nodes = match scene.picked.len() {
+            0 if curves.nodes.len() > LINES => {
+                let drawn = curves.shown(scene.picked).count() as u64;
+                format!("{} of {}", count(drawn), plural(curves.nodes.len(), "node"))
+            }
             0 => plural(curves.nodes.len(), "node"),
             n => format!("{} picked", plural(n, "node")),
         };
@@ -197,7 +222,13 @@ impl TradeOff {
             ui.spacing_mut().item_spacing.x = 1.5 * GRID;
             for (series, name, swatch, colour) in entries {
                 let mut on = !scene.settings.hidden.contains(&series);
-                if chip(ui, name, swatch, colour, &mut on).changed() {
+                let response = chip(ui, name, swatch, colour, &mut on);
+                let response = match series {
+                    Series::Nodes if curves.nodes.len() > LINES && scene.picked.is_empty() => response
+                        .on_hover_text("Spread evenly over the fleet. Nodes that are picked on the page Fleet are all drawn."),
+                    _ => response,
+                };
+                if response.changed() {
                     if on {
                         scene.settings.hidden.remove(&series);
                     } else {
@@ -208,11 +239,11 @@ impl TradeOff {
         });
     }
 
-    fn marks(&self, ui: &Ui, scene: &Scene<'_>, report: &RunReport) -> Vec<Mark> {
+    fn marks(&self, ui: &Ui, scene: &Scene<'_>, report: &RunReport, axis: CostAxis) -> Vec<Mark> {
         let p = Palette::get(ui);
         let mark = |policy: &Policy, colour, shape, series| {
             let known = measured(report, policy, self.read_on)?;
-            Some(Mark { at: PlotPoint::new(known.cost, known.accuracy), colour, shape, series })
+            Some(Mark { at: place(report, axis, policy, &known), colour, shape, series })
         };
         let force = scene.state.in_force();
         let force = force.and_then(|known| mark(&known.policy, p.force, MarkerShape::Square, Series::Force));
@@ -236,34 +267,38 @@ impl TradeOff {
             if kind != before {
                 self.target = match kind {
                     1 => Some(Target::Accuracy((curves.network.y - 0.01).max(0.0))),
-                    2 => Some(Target::Cost(0.5)),
+                    2 => Some(Target::Cost(middle(curves))),
                     _ => None,
                 };
                 self.follow(scene, curves);
             }
             let mut changed = false;
             match &mut self.target {
-                Some(Target::Accuracy(share) | Target::Cost(share)) => {
-                    let mut percent = *share * 100.0;
-                    let value = egui::DragValue::new(&mut percent)
-                        .range(0.0..=200.0)
-                        .speed(0.1)
-                        .fixed_decimals(1)
-                        .suffix(" %");
+                Some(Target::Accuracy(number) | Target::Cost(number)) => {
+                    let clock = kind == 2 && curves.axis.unit == Unit::Milliseconds;
+                    let (scale, suffix, digits) = if clock { (1.0, " ms", 3) } else { (100.0, " %", 1) };
+                    let mut shown = *number * scale;
+                    let speed = if clock { shown.abs().max(1e-3) * 0.01 } else { 0.1 };
+                    let value = egui::DragValue::new(&mut shown)
+                        .range(0.0..=if clock { 1e9 } else { 200.0 })
+                        .speed(speed)
+                        .fixed_decimals(digits)
+                        .suffix(suffix);
                     let name = if kind == 1 { "Accuracy target" } else { "Cost target" };
                     let response =
                         ui.add(value).on_hover_text(format!("{name}; also drag its line on the chart"));
                     if response.changed() {
-                        *share = percent / 100.0;
+                        *number = shown / scale;
                         changed = true;
                     }
                 }
-                None => {
-                    widgets::line(ui, soft("Click a point to take it as draft. Drag a box to zoom."));
-                }
+                None => {}
             }
             if changed {
                 self.follow(scene, curves);
+            }
+            if self.target.is_none() {
+                widgets::line(ui, soft("Click a point to take it as draft. Drag a box to zoom."));
             }
         });
     }
@@ -280,7 +315,7 @@ impl TradeOff {
             None => return,
             Some(Target::Accuracy(floor)) => calibration.cheapest(floor),
             Some(Target::Cost(ceiling)) => {
-                let affordable = calibration.points().iter().filter(|point| point.cost <= ceiling);
+                let affordable = calibration.points().iter().filter(|point| curves.cost(point) <= ceiling);
                 affordable.max_by(|a, b| a.accuracy.total_cmp(&b.accuracy))
             }
         };
@@ -375,6 +410,43 @@ impl TradeOff {
     }
 }
 
+/// What the axis of cost counts, and how it is spread.
+fn axis_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport, curves: &Curves) {
+    let axis = &mut scene.settings.cost_axis;
+    let timed = report.status.times.as_ref().map(|times| times.times.nodes);
+    let response = ui.toggle_value(&mut axis.log, "log");
+    response
+        .widget_info(|| egui::WidgetInfo::selected(egui::Role::CheckBox, true, axis.log, "Logarithmic cost"));
+    response.on_hover_text("Equal steps of the cost axis are equal factors: room for what is cheap");
+    egui::ComboBox::from_id_salt("unit of cost")
+        .selected_text(curves.axis.unit.short())
+        .width(64.0)
+        .show_ui(ui, |ui| {
+            ui.selectable_value(&mut axis.unit, Unit::Share, Unit::Share.name());
+            ui.add_enabled_ui(timed.is_some(), |ui| {
+                ui.selectable_value(&mut axis.unit, Unit::Milliseconds, Unit::Milliseconds.name())
+                    .on_disabled_hover_text("No node of this run has measured its times");
+            });
+        })
+        .response
+        .on_hover_text(match (curves.axis.unit, timed) {
+            (Unit::Milliseconds, Some(nodes)) => {
+                format!(
+                    "What cost is counted in: milliseconds as {} measured them",
+                    plural(nodes as usize, "node")
+                )
+            }
+            (_, Some(_)) => "What cost is counted in; nodes have measured milliseconds, too".to_owned(),
+            (_, None) => "What cost is counted in; no node of this run has measured milliseconds".to_owned(),
+        });
+}
+
+/// A cost in the middle of the chart, where a ceiling begins.
+fn middle(curves: &Curves) -> f64 {
+    let cheapest = curves.front.iter().map(|point| point.x).fold(curves.network.x, f64::min);
+    curves.axis.cost((cheapest + curves.network.x) / 2.0)
+}
+
 /// One step along the front, from the draft or else from the policy in force.
 fn walk(scene: &mut Scene<'_>, curves: &Curves, step: i32) {
     let from = scene.draft.policy().or_else(|| scene.state.in_force().map(|force| &force.policy));
@@ -393,12 +465,22 @@ fn shown_nodes(scene: &Scene<'_>, curves: &Curves) -> Vec<exeunt_protocol::NodeI
     if scene.settings.hidden.contains(&Series::Nodes) {
         return Vec::new();
     }
-    let all = curves.nodes.iter().map(|line| line.node);
-    all.filter(|node| scene.picked.is_empty() || scene.picked.contains(node)).collect()
+    curves.shown(scene.picked).map(|(_, line)| line.node).collect()
 }
 
-fn named_marks(scene: &Scene<'_>, report: &RunReport, on: ReadOn) -> Vec<(&'static str, PlotPoint)> {
-    let at = |policy: &Policy| measured(report, policy, on).map(|m| PlotPoint::new(m.cost, m.accuracy));
+/// Where a measured policy lies on the chart.
+fn place(report: &RunReport, axis: CostAxis, policy: &Policy, known: &Measure) -> PlotPoint {
+    let cost = cost_of(report, axis.unit, known.cost, policy, &known.left);
+    PlotPoint::new(axis.place(cost), known.accuracy)
+}
+
+fn named_marks(
+    scene: &Scene<'_>,
+    report: &RunReport,
+    on: ReadOn,
+    axis: CostAxis,
+) -> Vec<(&'static str, PlotPoint)> {
+    let at = |policy: &Policy| measured(report, policy, on).map(|known| place(report, axis, policy, &known));
     let force = scene.state.in_force().and_then(|force| Some(("in force", at(&force.policy)?)));
     let draft = scene.draft.policy().and_then(|policy| Some(("draft", at(policy)?)));
     force.into_iter().chain(draft).collect()
@@ -410,161 +492,4 @@ fn nothing_yet(ui: &mut Ui, scene: &mut Scene<'_>, heading: &str, text: &str) {
             scene.commands.push(Command::OpenRunFile { path: None });
         }
     });
-}
-
-/// What the pointer is at.
-fn point_ui(ui: &mut Ui, report: &RunReport, curves: &Curves, i: usize) {
-    let Some(point) = curves.policies().get(i) else { return };
-    let network = curves.network.y;
-    ui.label(strong(format!("{} right at {} of the cost", percent(point.accuracy), percent(point.cost))));
-    ui.label(soft(format!("{} points to the bare network", points(point.accuracy - network))));
-    if point.policy.is_off() {
-        ui.label("No exit in use");
-        return;
-    }
-    egui::Grid::new("point").num_columns(3).spacing([14.0, 3.0]).show(ui, |ui| {
-        for (e, rule) in point.policy.exits.iter().enumerate() {
-            let Some(rule) = rule else { continue };
-            let name = report.status.exits.get(e).map(|exit| tap(&exit.tap)).unwrap_or_default();
-            ui.label(format!("{} · {name}", e + 1));
-            ui.label(soft(format!("{} > {}", rule.rule, crate::format::threshold(rule.threshold))));
-            ui.label(format!("{} leave", percent(point.exit_share.get(e).copied().unwrap_or(0.0))));
-            ui.end_row();
-        }
-    });
-    ui.label(soft("Click to take it as draft"));
-}
-
-fn draft_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport, curves: &Curves, go: &mut Option<Page>) {
-    let p = Palette::get(ui);
-    ui.set_width(ui.available_width());
-    widgets::ends(
-        ui,
-        |ui| title(ui, "Draft"),
-        |ui| {
-            if ui.button("→").on_hover_text("Next dearer policy of the front").clicked() {
-                walk(scene, curves, 1);
-            }
-            if ui.button("←").on_hover_text("Next cheaper policy of the front").clicked() {
-                walk(scene, curves, -1);
-            }
-        },
-    );
-    let Some(policy) = scene.draft.policy().cloned() else {
-        ui.label(soft(
-            "Click a point of the curve, set a target below the chart, or step with the arrow keys.",
-        ));
-        return;
-    };
-    let known = measured(report, &policy, ReadOn::Evaluation);
-    let shown = known.clone().or_else(|| measured(report, &policy, ReadOn::Calibration));
-    let force = scene.state.in_force();
-    match &shown {
-        Some(measure) => {
-            let on = if known.is_some() { "on evaluation samples" } else { "on calibration samples" };
-            figures(ui, measure, report, p.draft);
-            ui.label(soft(on).small());
-            if let Some(force) = force
-                && let Some(before) = measured(
-                    report,
-                    &force.policy,
-                    if known.is_some() { ReadOn::Evaluation } else { ReadOn::Calibration },
-                )
-            {
-                let accuracy = points(measure.accuracy - before.accuracy);
-                let cost = points(measure.cost - before.cost);
-                ui.label(format!("To the policy in force: {accuracy} points of accuracy, {cost} of cost"));
-            }
-            leaving(ui, report, &measure.left);
-        }
-        None => {
-            ui.label(soft("Not measured. The page Thresholds asks the nodes."));
-        }
-    }
-    ui.add_space(GRID);
-    let applied = force.is_some_and(|force| force.policy == policy);
-    ui.horizontal(|ui| {
-        ui.add_enabled_ui(!applied && scene.state.is_up(), |ui| {
-            if widgets::primary(ui, "Apply draft").on_disabled_hover_text("It is in force already").clicked()
-            {
-                let run = report.status.run.clone();
-                scene.commands.push(Command::Apply { run, policy: policy.clone() });
-            }
-        });
-        if ui.button("Edit").on_hover_text("Exit by exit, on the page Thresholds").clicked() {
-            *go = Some(Page::Thresholds);
-        }
-        if ui.button("Discard").on_hover_text("Undo brings it back").clicked() {
-            scene.draft.discard();
-        }
-    });
-}
-
-fn figures(ui: &mut Ui, measure: &Measure, report: &RunReport, colour: egui::Color32) {
-    let Some(result) = &report.status.result else { return };
-    let network = result.network_accuracy;
-    ui.horizontal(|ui| {
-        let remark = format!("{} pt to the network", points(measure.accuracy - network));
-        figure(ui, "Accuracy", &percent(measure.accuracy), &remark, colour);
-        ui.add_space(3.0 * GRID);
-        let remark = format!("{} saved", percent(1.0 - measure.cost));
-        figure(ui, "Cost", &percent(measure.cost), &remark, colour);
-    });
-}
-
-/// Where samples leave, as one bar.
-pub(crate) fn leaving(ui: &mut Ui, report: &RunReport, left: &[f64]) {
-    if left.is_empty() {
-        return;
-    }
-    let name = |e: usize| match report.status.exits.get(e) {
-        Some(exit) => format!("exit {} ({}): {} leave", e + 1, tap(&exit.tap), percent(left[e])),
-        None => format!("whole network: {}", percent(left[e])),
-    };
-    let width = ui.available_width();
-    widgets::shares(ui, width, 10.0, left, name);
-    let early: f64 = left.iter().rev().skip(1).sum();
-    ui.label(soft(format!("{} leave early", percent(early))).small());
-}
-
-fn force_ui(ui: &mut Ui, scene: &Scene<'_>, report: &RunReport, on: ReadOn) {
-    let p = Palette::get(ui);
-    ui.set_width(ui.available_width());
-    let Some(force) = scene.state.in_force() else {
-        title(ui, "In force");
-        ui.label(soft("No policy: nodes run the whole network."));
-        return;
-    };
-    widgets::ends(
-        ui,
-        |ui| title(ui, "In force"),
-        |ui| {
-            widgets::tag(ui, &format!("version {}", force.version.0), p.force);
-        },
-    );
-    match measured(report, &force.policy, on).or_else(|| measured(report, &force.policy, ReadOn::Evaluation))
-    {
-        Some(measure) => {
-            figures(ui, &measure, report, p.force);
-            leaving(ui, report, &measure.left);
-        }
-        None => {
-            ui.label(soft("Being measured on evaluation samples"));
-        }
-    }
-    widgets::line(ui, soft(&force.asked).small());
-}
-
-fn network_ui(ui: &mut Ui, report: &RunReport) {
-    ui.set_width(ui.available_width());
-    let Some(result) = &report.status.result else { return };
-    title(ui, "Bare network");
-    let (low, high) = interval(result.network_accuracy, result.samples[2]);
-    ui.label(format!("{} right", percent(result.network_accuracy)));
-    ui.label(RichText::new(format!("95 % interval {} to {}", percent(low), percent(high))).weak().small());
-    let [statistics, calibration, evaluation] = result.samples.map(crate::format::count);
-    ui.label(
-        soft(format!("{statistics} samples make the means, {calibration} choose, {evaluation} are read on"))
-            .small(),
-    );
 }

@@ -1,15 +1,20 @@
 //! The draft, exit by exit: shares, raw thresholds, rules; measured, applied, rolled back.
 
+mod named;
+mod nodes;
+
 use egui::{RichText, Sense, Slider, Ui, vec2};
 use exeunt_exits::{ExitRule, Policy, Quantiles, Rule};
+use exeunt_protocol::NodeId;
 use exeunt_protocol::coordinator::{PolicyStatus, Purpose, Standing};
 use exeunt_protocol::operator::RunReport;
 
+use self::named::Named;
+use self::nodes::Nodes;
 use super::{ReadOn, Scene};
 use crate::command::Command;
-use crate::format::{ago, percent, points, tap, threshold};
+use crate::format::{ago, percent, plural, points, tap, threshold};
 use crate::measure::{Measure, is_being_measured, measured, share};
-use crate::settings::NamedPolicy;
 use crate::theme::{GRID, Palette};
 use crate::widgets::{self, card, figure, soft, strong, tag, title};
 
@@ -21,11 +26,14 @@ const SIDE: f32 = 316.0;
 /// What the view remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Thresholds {
-    name: String,
+    named: Named,
     /// The draft that nodes were last asked about, so that they are asked once.
     asked: Option<Policy>,
     /// A share that is being dragged: exit and value.
     dragged: Option<(usize, f64)>,
+    /// Whether the draft is meant for the picked nodes alone.
+    picked_only: bool,
+    nodes: Nodes,
 }
 
 impl Thresholds {
@@ -49,7 +57,7 @@ impl Thresholds {
                     ui.spacing_mut().item_spacing.y = 3.0 * GRID;
                     card(ui, |ui| self.draft_ui(ui, scene, &report));
                     card(ui, |ui| history_ui(ui, scene, &report));
-                    card(ui, |ui| self.named_ui(ui, scene, &report));
+                    card(ui, |ui| self.named.ui(ui, scene, &report));
                 });
             });
         egui::CentralPanel::no_frame().show(ui, |ui| {
@@ -58,6 +66,7 @@ impl Thresholds {
                 for exit in 0..report.status.exits.len() {
                     card(ui, |ui| self.exit_ui(ui, scene, &report, &margins, exit));
                 }
+                self.nodes.ui(ui, scene, &report);
             });
         });
         self.measure(scene, &report);
@@ -237,18 +246,27 @@ impl Thresholds {
                 ui.label(if asked { "The nodes are measuring it" } else { "Not measured yet" });
             }
         }
-        per_node_ui(ui, scene, report, &policy);
         ui.checkbox(&mut scene.settings.measure_at_once, "Measure whenever I change it");
+        self.whom_ui(ui, scene);
         ui.add_space(GRID);
         let up = scene.state.is_up();
         ui.horizontal(|ui| {
-            let applied = scene.state.in_force().is_some_and(|force| force.policy == policy);
+            let alone = self.picked_only && !scene.picked.is_empty();
+            let nodes: Vec<NodeId> = if alone { scene.picked.iter().copied().collect() } else { Vec::new() };
+            let at =
+                |node: &NodeId| report.status.in_force_at(*node).is_some_and(|force| force.policy == policy);
+            let applied = if alone {
+                nodes.iter().all(at)
+            } else {
+                scene.state.in_force().is_some_and(|force| force.policy == policy)
+            };
             ui.add_enabled_ui(!applied && up, |ui| {
                 if widgets::primary(ui, "Apply draft")
                     .on_disabled_hover_text("It is in force already")
                     .clicked()
                 {
-                    scene.commands.push(Command::Apply { run: run.clone(), policy: policy.clone() });
+                    let (run, policy) = (run.clone(), policy.clone());
+                    scene.commands.push(Command::Apply { run, policy, nodes });
                 }
             });
             ui.add_enabled_ui(known.is_none() && up, |ui| {
@@ -267,6 +285,30 @@ impl Thresholds {
         });
     }
 
+    /// Whom the draft is for.
+    fn whom_ui(&mut self, ui: &mut Ui, scene: &Scene<'_>) {
+        let picked = scene.picked.len();
+        ui.horizontal_wrapped(|ui| {
+            ui.label(soft("For"));
+            ui.selectable_value(&mut self.picked_only, false, "The fleet");
+            ui.add_enabled_ui(picked > 0, |ui| {
+                let one = scene.picked.first().filter(|_| picked == 1).map(|node| scene.state.name(*node));
+                let text = one.map_or_else(
+                    || format!("{} picked", plural(picked, "node")),
+                    |name| format!("{name} alone"),
+                );
+                ui.selectable_value(&mut self.picked_only, true, text)
+                    .on_hover_text("These nodes infer with a policy of their own; the fleet keeps its own")
+                    .on_disabled_hover_text(
+                        "Pick nodes on the page Fleet to give them a policy of their own",
+                    );
+            });
+        });
+        if picked == 0 {
+            self.picked_only = false;
+        }
+    }
+
     /// Asks the nodes about a changed draft, once, when they are not busy.
     fn measure(&mut self, scene: &mut Scene<'_>, report: &RunReport) {
         let Some(policy) = scene.draft.policy() else { return };
@@ -280,51 +322,6 @@ impl Thresholds {
         }
         self.asked = Some(policy.clone());
         scene.commands.push(Command::Try { run: report.status.run.clone(), policy: policy.clone() });
-    }
-
-    fn named_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport) {
-        ui.set_width(ui.available_width());
-        title(ui, "Named policies");
-        let exits = report.status.exits.len();
-        let mut dropped = None;
-        for (i, named) in scene.settings.named.iter().enumerate() {
-            let fits = named.policy.exits.len() == exits;
-            widgets::ends(
-                ui,
-                |ui| {
-                    let button = egui::Button::new(&named.name).frame(false);
-                    let hint = if fits { "Take it as draft" } else { "It is of a run with other exits" };
-                    if ui.add_enabled(fits, button).on_hover_text(hint).on_disabled_hover_text(hint).clicked()
-                    {
-                        scene.draft.set(named.policy.clone());
-                    }
-                },
-                |ui| {
-                    if widgets::away(ui, &format!("Forget {}", named.name)) {
-                        dropped = Some(i);
-                    }
-                },
-            );
-        }
-        if let Some(i) = dropped {
-            scene.settings.named.remove(i);
-        }
-        ui.horizontal(|ui| {
-            let field =
-                ui.add(egui::TextEdit::singleline(&mut self.name).hint_text("Name").desired_width(150.0));
-            field.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Name of the draft"));
-            let name = self.name.trim().to_owned();
-            let ready = !name.is_empty() && scene.draft.policy().is_some();
-            ui.add_enabled_ui(ready, |ui| {
-                if ui.button("Keep draft").on_disabled_hover_text("Needs a draft and a name").clicked()
-                    && let Some(policy) = scene.draft.policy().cloned()
-                {
-                    scene.settings.named.retain(|named| named.name != name);
-                    scene.settings.named.push(NamedPolicy { name, policy });
-                    self.name.clear();
-                }
-            });
-        });
     }
 }
 
@@ -350,33 +347,6 @@ fn draft_figures(ui: &mut Ui, p: &Palette, measure: &Measure, ghost: Option<&Mea
         ui.add_space(4.0 * GRID);
         figure(ui, "Cost", &percent(measure.cost), &before(|m| m.cost), p.draft);
     });
-}
-
-/// How the draft spreads over nodes: the one it suits least and the one it suits most.
-fn per_node_ui(ui: &mut Ui, scene: &Scene<'_>, report: &RunReport, policy: &Policy) {
-    let tried = report.status.policies.iter().rfind(|known| known.purpose == Purpose::Trial);
-    let Some(version) = tried.filter(|tried| tried.policy == *policy).map(|tried| tried.version) else {
-        return;
-    };
-    let found = report.nodes.iter().filter_map(|node| {
-        let known = node.policies.iter().find(|known| known.version == version)?;
-        Some((node.name.as_str(), known.accuracy))
-    });
-    let mut found: Vec<(&str, f64)> = found.collect();
-    found.sort_by(|a, b| a.1.total_cmp(&b.1));
-    if let [first, .., last] = found.as_slice() {
-        ui.label(
-            soft(format!(
-                "per node: from {} ({}) to {} ({})",
-                percent(first.1),
-                first.0,
-                percent(last.1),
-                last.0
-            ))
-            .small(),
-        );
-    }
-    let _ = scene;
 }
 
 /// Margins from the surest sample at the left to the least sure at the right, right and wrong on top of each other.
@@ -428,10 +398,11 @@ fn history_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport) {
     title(ui, "Set so far");
     let set: Vec<&PolicyStatus> =
         report.status.policies.iter().rev().filter(|policy| policy.purpose == Purpose::Force).collect();
+    let in_force = scene.state.in_force().map(|force| force.version);
     if set.is_empty() {
         ui.label(soft("No policy was set yet: nodes run the whole network."));
     }
-    for (i, policy) in set.iter().enumerate() {
+    for policy in set {
         widgets::ends(
             ui,
             |ui| {
@@ -440,21 +411,36 @@ fn history_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport) {
                     (Some(accuracy), Some(cost)) => {
                         ui.label(format!("{} at {}", percent(accuracy), percent(cost)));
                     }
+                    _ if policy.superseded => {
+                        ui.label(soft("of an earlier snapshot"));
+                    }
                     _ => {
                         ui.label(soft("being measured"));
                     }
                 }
-                ui.label(soft(ago(scene.now_ms, policy.set_at_ms)).small()).on_hover_text(&policy.asked);
+                let set = ago(scene.now_ms, policy.set_at_ms);
+                let (text, hint) = match policy.node {
+                    Some(node) => {
+                        (format!("for {}", scene.state.name(node)), format!("{}, set {set}", policy.asked))
+                    }
+                    None => (set, policy.asked.clone()),
+                };
+                ui.scope(|ui| {
+                    ui.set_max_width(72.0);
+                    ui.add(egui::Label::new(soft(text).small()).truncate()).on_hover_text(hint);
+                });
             },
             |ui| {
-                if i == 0 {
+                if Some(policy.version) == in_force {
                     tag(ui, "in force", p.force);
-                } else {
+                } else if policy.node.is_some() && !policy.cleared {
+                    tag(ui, "there", p.force);
+                } else if policy.node.is_none() {
                     ui.add_enabled_ui(scene.state.is_up(), |ui| {
                         let hint = format!("Put version {} in force again", policy.version.0);
                         if ui.button("Roll back").on_hover_text(hint).clicked() {
-                            let run = report.status.run.clone();
-                            scene.commands.push(Command::Apply { run, policy: policy.policy.clone() });
+                            let (run, policy) = (report.status.run.clone(), policy.policy.clone());
+                            scene.commands.push(Command::Apply { run, policy, nodes: Vec::new() });
                         }
                     });
                 }

@@ -1,14 +1,19 @@
-//! Where the run stands: what is asked, who has answered, whom it waits for and why.
+//! Where the run stands: what is asked, who has answered, whom it waits for and why; its queries along time, its class
+//! coverage, its snapshots.
+
+mod snapshots;
+mod timeline;
 
 use std::sync::Arc;
 
 use egui::{RichText, Sense, Ui, vec2};
-use exeunt_protocol::coordinator::{QueryStatus, Standing};
+use exeunt_protocol::coordinator::Standing;
 use exeunt_protocol::operator::{Coverage, RunReport};
 
+use self::snapshots::Snapshots;
 use super::{Question, Scene};
 use crate::command::Command;
-use crate::format::{ago, bytes, count, plural};
+use crate::format::{ago, count, plural};
 use crate::theme::{GRID, Palette, heavy_font};
 use crate::widgets::{self, card, soft, strong, tag, title};
 
@@ -20,6 +25,7 @@ const WAITING_ROWS: usize = 200;
 pub(crate) struct Run {
     /// The query that is looked at.
     query: Option<usize>,
+    snapshots: Snapshots,
     /// The most samples that one node has of one class, worked out once.
     most: Option<(Arc<Coverage>, u64)>,
 }
@@ -44,12 +50,12 @@ impl Run {
             if !report.status.waiting_for.is_empty() {
                 card(ui, |ui| waiting_ui(ui, &report));
             }
-            card(ui, |ui| self.queries_ui(ui, scene, &report));
+            card(ui, |ui| timeline::ui(ui, scene, &report, &mut self.query));
             if let Some(coverage) = scene.state.coverage.clone() {
                 let most = self.most(&coverage);
                 card(ui, |ui| coverage_ui(ui, scene, &coverage, most));
             }
-            card(ui, |ui| snapshot_ui(ui, scene, &report));
+            card(ui, |ui| self.snapshots.ui(ui, scene, &report));
         });
     }
 
@@ -62,50 +68,6 @@ impl Run {
                 self.most = Some((Arc::clone(coverage), most));
                 most
             }
-        }
-    }
-
-    fn queries_ui(&mut self, ui: &mut Ui, scene: &Scene<'_>, report: &RunReport) {
-        let p = Palette::get(ui);
-        ui.set_width(ui.available_width());
-        ui.horizontal(|ui| {
-            title(ui, "Queries");
-            ui.label(soft("every exchange with the fleet, in order; click one for what it moved"));
-        });
-        let queries = &report.status.queries;
-        let last = queries.len().saturating_sub(1);
-        let asking = matches!(report.status.standing, Standing::Asking { .. } | Standing::Sealing { .. });
-        ui.horizontal_wrapped(|ui| {
-            ui.spacing_mut().item_spacing = vec2(4.0, 4.0);
-            for (i, query) in queries.iter().enumerate() {
-                let open = asking && i == last;
-                let colour = match (open, query.withdrawn) {
-                    (true, _) => p.warn,
-                    (false, true) => p.bad,
-                    (false, false) => p.front,
-                };
-                let chosen = self.query == Some(i);
-                let text =
-                    RichText::new(&query.name).size(12.0).color(if chosen { p.on_accent } else { p.ink });
-                let button = egui::Button::new(text)
-                    .fill(if chosen { p.accent } else { p.card.lerp_to_gamma(colour, 0.18) })
-                    .stroke(egui::Stroke::NONE);
-                let response = ui.add(button).on_hover_text(format!(
-                    "{} ({}): {} answered, {} declined{}",
-                    query.name,
-                    query.query,
-                    query.answered.len(),
-                    query.declined.len(),
-                    if query.withdrawn { "; withdrawn and asked again with a wider scale" } else { "" }
-                ));
-                if response.clicked() {
-                    self.query = if chosen { None } else { Some(i) };
-                }
-            }
-        });
-        if let Some(query) = self.query.and_then(|i| queries.get(i)) {
-            ui.separator();
-            query_ui(ui, scene, report, query);
         }
     }
 }
@@ -138,6 +100,7 @@ fn standing_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport) {
                         heading: format!("Stop {}?", status.run),
                         text: "Nodes are asked nothing more for this run, and stop inferring with its policy. Its tables and its snapshot stay. A stopped run cannot be taken up again.".to_owned(),
                         verb: "Stop run".to_owned(),
+                        irreversible: true,
                         command: Command::StopRun(status.run.clone()),
                     });
                 }
@@ -221,26 +184,6 @@ fn waiting_ui(ui: &mut Ui, report: &RunReport) {
     }
 }
 
-fn query_ui(ui: &mut Ui, scene: &Scene<'_>, report: &RunReport, query: &QueryStatus) {
-    let moved = report.nodes.iter().flat_map(|node| &node.traffic).filter(|t| t.query == query.query);
-    let (up, down) = moved.fold((0, 0), |(up, down), t| (up + t.up, down + t.down));
-    ui.label(strong(format!("{} ({})", query.name, query.query)));
-    ui.label(format!(
-        "{} answered, {} declined; {} came, {} went",
-        plural(query.answered.len(), "node"),
-        count(query.declined.len() as u64),
-        bytes(up),
-        bytes(down)
-    ));
-    let name = |node| scene.state.node(node).map_or_else(|| node.to_string(), |row| row.status.name.clone());
-    for declined in query.declined.iter().take(20) {
-        ui.label(soft(format!("{}: {}", name(declined.node), declined.reason)));
-    }
-    if query.declined.len() > 20 {
-        ui.label(soft(format!("and {} more", query.declined.len() - 20)));
-    }
-}
-
 /// Nodes × classes, darker where there are more samples.
 fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage, most: u64) {
     let p = Palette::get(ui);
@@ -303,29 +246,4 @@ fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage, most: u64) {
             }
         },
     );
-}
-
-fn snapshot_ui(ui: &mut Ui, scene: &Scene<'_>, report: &RunReport) {
-    ui.set_width(ui.available_width());
-    title(ui, "Snapshot");
-    egui::Grid::new("snapshot").num_columns(2).spacing([20.0, 4.0]).show(ui, |ui| {
-        ui.label(soft("Merged tables"));
-        widgets::line(ui, RichText::new(report.digest.to_string()).monospace());
-        ui.end_row();
-        ui.label(soft("Class means and weights"));
-        let snapshot =
-            report.status.snapshot.map_or_else(|| "not made yet".to_owned(), |digest| digest.to_string());
-        widgets::line(ui, RichText::new(snapshot).monospace());
-        ui.end_row();
-        ui.label(soft("Other runs"));
-        let others: Vec<String> = scene
-            .state
-            .runs
-            .iter()
-            .filter(|row| row.run != report.status.run)
-            .map(|row| format!("{} ({})", row.run, row.standing))
-            .collect();
-        widgets::line(ui, if others.is_empty() { "none".to_owned() } else { others.join(", ") });
-        ui.end_row();
-    });
 }
