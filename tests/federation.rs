@@ -108,6 +108,7 @@ fn the_whole_job_on_eight_node_processes() {
     policies_reach_the_nodes(&federation, &plan);
     what_lists_show(&federation, &report);
     the_snapshot(&federation, &report, &plan);
+    what_an_operator_decides(&federation);
     the_end(&mut federation);
 }
 
@@ -214,6 +215,67 @@ fn the_snapshot(federation: &Federation, report: &Value, plan: &Plan) {
     let about: Value = serde_json::from_slice(&about).unwrap();
     assert_eq!((&about["run"], &about["heads"]), (&json!("digits-1"), &report["snapshot"]));
     assert_eq!(about["classes"].as_array().unwrap().len(), 10);
+}
+
+fn what_an_operator_decides(federation: &Federation) {
+    let operator = |arguments: &[&str]| federation.operator(arguments);
+    operator(&["policy", "save", "careful", "--version", "1"]).ok();
+    operator(&["policy", "apply", "careful", "--node", "node-6", "--json"]).ok();
+    let policies = operator(&["policy", "list", "--json"]).json();
+    assert_documented("policy list", &policies);
+    let of = |version: usize| &policies["policies"][version - 1];
+    assert_eq!(of(3)["policy"], of(1)["policy"]);
+    wait_for("a policy of its own at a node", || {
+        let node = operator(&["node", "show", "node-6", "--json"]).json();
+        assert_documented("node show", &node);
+        let policy = &node["report"]["policy"];
+        (policy == &json!({ "wanted": 3, "overridden": true, "using": 3 })).then_some(())
+    });
+    operator(&["policy", "clear", "node-6"]).ok();
+    operator(&["policy", "forget", "careful"]).ok();
+    operator(&["policy", "apply", "careful"]).failed(4, &["careful", "digits-1"]);
+    assert_eq!(operator(&["node", "live", "--json"]).json(), json!([]));
+
+    operator(&["node", "rename", "node-7", "porch"]).ok();
+    operator(&["node", "quarantine", "porch"]).ok();
+    operator(&["node", "approve", "porch"]).failed(4, &["porch", "quarantined", "waits for approval"]);
+    let text = operator(&["node", "list"]).ok();
+    assert!(text.contains("porch") && text.contains("quarantined") && !text.contains("node-7"), "{text}");
+    operator(&["node", "release", "porch"]).ok();
+
+    operator(&["run", "remove", "porch"]).ok();
+    let report = operator(&["run", "show", "--wait", "--json"]).json();
+    assert_eq!(report["removed"].as_array().unwrap().len(), 1);
+    let snapshots = operator(&["snapshot", "list", "--json"]).json();
+    assert_documented("snapshot list", &snapshots[1]);
+    let cohorts = [0, 1].map(|at| snapshots[at]["cohort"].as_array().unwrap().len());
+    assert_eq!(cohorts, [8, 7]);
+    let difference = operator(&["snapshot", "diff", "1", "2", "--json"]).json();
+    assert_documented("snapshot diff", &difference);
+    assert_eq!(difference["left"], report["removed"]);
+    let text = operator(&["snapshot", "diff", "1", "2"]).ok();
+    assert!(text.contains("left: porch") && text.contains("accuracy at equal cost"), "{text}");
+
+    // From another machine, with nothing but what was handed out.
+    let folder = federation.folder.path().join("laptop");
+    operator(&["operator", "anna", "--out", folder.to_str().unwrap()]).ok();
+    let elsewhere = run(&mut exeunt(&["--connect", folder.to_str().unwrap(), "run", "list"])).ok();
+    assert!(elsewhere.contains("digits-1"), "{elsewhere}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_program_quietly() {
+    let model = repository().join("assets/digits_resnet.onnx");
+    let err = tempfile::NamedTempFile::new().unwrap();
+    let mut child = exeunt(&["inspect", model.to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(err.reopen().unwrap())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(std::fs::read_to_string(err.path()).unwrap(), "");
 }
 
 fn the_end(federation: &mut Federation) {

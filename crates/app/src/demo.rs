@@ -69,7 +69,7 @@ async fn run(
 ) -> anyhow::Result<()> {
     let say = |text: String| {
         if !arguments.output.json {
-            println!("{text}");
+            crate::out!("{text}");
         }
     };
     let federation = LocalFederation::start(folder).await?;
@@ -100,10 +100,10 @@ async fn run(
     bar.finish_and_clear();
 
     if !arguments.output.json {
-        print!("{}", crate::show::report(&report));
-        println!();
+        crate::out::write(format_args!("{}", crate::show::report(&report)), "");
+        crate::out!("");
         classify(plan, &places[0], &report).await?;
-        println!();
+        crate::out!("");
     }
     federation.stop().await?;
     if arguments.output.json {
@@ -112,7 +112,7 @@ async fn run(
     if let Some(path) = &arguments.svg {
         crate::show::save_picture(&report, path)?;
     }
-    println!("took {:.1} s", start.elapsed().as_secs_f64());
+    crate::out!("took {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -185,7 +185,7 @@ async fn classify(plan: &Plan, place: &NodePlace, report: &RunReport) -> anyhow:
     let spec = ready.inference.spec();
     let samples =
         Reader::new(&plan.data, &spec.data, spec.seed, &spec.classes).part(&spec.data.evaluation)?;
-    println!(
+    crate::out!(
         "{} images of the evaluation part with policy {}, as {} has it:",
         samples.len(),
         ready.policy.version,
@@ -202,7 +202,7 @@ async fn classify(plan: &Plan, place: &NodePlace, report: &RunReport) -> anyhow:
             let exit =
                 verdict.exit.map_or("after the whole network".to_owned(), |e| format!("at exit {}", e + 1));
             let mark = if verdict.class == samples.labels()[i] { "right" } else { "wrong" };
-            println!(
+            crate::out!(
                 "  a {} → {class}, {exit}, cost {:.2} ({mark})",
                 spec.classes[samples.labels()[i] as usize],
                 verdict.cost
@@ -210,7 +210,7 @@ async fn classify(plan: &Plan, place: &NodePlace, report: &RunReport) -> anyhow:
         }
     }
     let n = samples.len().max(1) as f64;
-    println!(
+    crate::out!(
         "  {:.1} % right, {:.1} % left early, {:.1} % of the multiply-accumulates saved",
         100.0 * right as f64 / n,
         100.0 * f64::from(early as u32) / n,

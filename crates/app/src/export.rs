@@ -56,10 +56,10 @@ pub(crate) async fn export(client: &OperatorClient, arguments: &ExportArgs) -> a
             "policy_version": takeaway.version,
             "exits": exits,
         });
-        println!("{about}");
+        crate::out!("{about}");
         return Ok(());
     }
-    println!(
+    crate::out!(
         "wrote {}: policy {} of {}, {} of {} exits, {} bytes, one sample at a time",
         arguments.onnx.display(),
         takeaway.version.0,

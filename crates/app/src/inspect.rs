@@ -80,21 +80,23 @@ pub(crate) fn inspect(home: &Home, arguments: &InspectArgs) -> anyhow::Result<()
         placed,
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&inspected)?);
+        crate::out!("{}", serde_json::to_string_pretty(&inspected)?);
         return Ok(());
     }
-    println!("{}", model.display());
-    println!("  BLAKE3  {}", inspected.hash);
-    println!("  input   {} {}", inspected.input.name, shape(inspected.input.shape));
-    println!("  output  {} {}", inspected.output.name, shape(inspected.output.shape));
-    println!(
+    crate::out!("{}", model.display());
+    crate::out!("  BLAKE3  {}", inspected.hash);
+    crate::out!("  input   {} {}", inspected.input.name, shape(inspected.input.shape));
+    crate::out!("  output  {} {}", inspected.output.name, shape(inspected.output.shape));
+    crate::out!(
         "  opset   {}, {} bytes, {} multiply-accumulates per sample",
-        inspected.opset, inspected.bytes, inspected.macs
+        inspected.opset,
+        inspected.bytes,
+        inspected.macs
     );
     if !inspected.uncounted_ops.is_empty() {
-        println!("  not counted as multiply-accumulates: {}", inspected.uncounted_ops.join(", "));
+        crate::out!("  not counted as multiply-accumulates: {}", inspected.uncounted_ops.join(", "));
     }
-    println!("\n{} places to leave; * ends a block\n", inspected.taps.len());
+    crate::out!("\n{} places to leave; * ends a block\n", inspected.taps.len());
     let mut table = grid(&["", "tap", "operator", "shape", "MACs until", "cost"]);
     for tap in &inspected.taps {
         let mark = if tap.block_end { "*" } else { "" };
@@ -102,7 +104,7 @@ pub(crate) fn inspect(home: &Home, arguments: &InspectArgs) -> anyhow::Result<()
         table.add_row([mark, tap.name, tap.op, &shape(tap.shape), &macs, &cost]);
     }
     right(&mut table, &[4, 5]);
-    println!("{table}");
+    crate::out!("{table}");
     Ok(())
 }
 

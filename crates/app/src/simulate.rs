@@ -45,10 +45,10 @@ pub(crate) fn finish(
     }
     if json {
         let summary = Summary::new(report, start.elapsed()).context("the run did not get ready")?;
-        println!("{}", serde_json::to_string(&summary)?);
+        crate::out!("{}", serde_json::to_string(&summary)?);
     } else {
-        print!("{}", show::report(report));
-        println!("took {:.1} s", start.elapsed().as_secs_f64());
+        crate::out::write(format_args!("{}", show::report(report)), "");
+        crate::out!("took {:.1} s", start.elapsed().as_secs_f64());
     }
     Ok(())
 }

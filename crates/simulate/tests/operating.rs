@@ -23,6 +23,8 @@ fn plan(nodes: u32) -> Plan {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/digits.toml");
     let mut plan = Plan::read(&path, None, None).unwrap();
     (plan.nodes, plan.partition, plan.seed, plan.threads) = (nodes, Partition::Uniform, 5, 1);
+    // All of them are needed, and whoever is taken out is not any more.
+    plan.file.federation.quorum = nodes;
     plan
 }
 

@@ -19,7 +19,7 @@ mod live;
 mod run;
 mod status;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -389,6 +389,7 @@ impl Coordinator {
     /// Starts a run. `number` makes the id unique; the caller counts.
     pub fn start_run(&mut self, now: Now, id: RunId, context: RunContext, options: RunOptions) {
         let mut state = RunState::new(id.clone(), context, options);
+        state.quarantined = self.quarantined();
         state.open_next(now, &mut self.outputs);
         self.audit(Some(&id), None, "run started".to_owned());
         self.runs.insert(id, state);
@@ -409,6 +410,7 @@ impl Coordinator {
         history: RunHistory,
     ) -> Result<(), RunError> {
         let mut state = RunState::new(id.clone(), context, options);
+        state.quarantined = self.quarantined();
         state
             .replay(now, history, &mut self.outputs)
             .map_err(|source| RunError::Replay { run: id.clone(), source })?;
@@ -607,12 +609,24 @@ impl Coordinator {
         if std::mem::replace(&mut state.membership, membership) != membership {
             self.outputs.push_back(Output::PublishTo { node });
         }
+        for run in self.runs.values_mut() {
+            match membership {
+                Membership::Quarantined => run.quarantined.insert(node),
+                Membership::Active | Membership::Pending => run.quarantined.remove(&node),
+            };
+        }
+    }
+
+    fn quarantined(&self) -> BTreeSet<NodeId> {
+        let out = |state: &NodeState| state.membership == Membership::Quarantined;
+        self.nodes.iter().filter(|(_, state)| out(state)).map(|(node, _)| *node).collect()
     }
 
     fn revoked(&mut self, node: NodeId) {
         if self.nodes.remove(&node).is_some() {
             for run in self.runs.values_mut() {
                 run.forget_activity(node);
+                run.quarantined.remove(&node);
             }
             self.audit(None, Some(node), "node revoked".to_owned());
         }
@@ -701,11 +715,9 @@ impl Coordinator {
     }
 
     fn close_what_is_complete(&mut self, now: Now) {
-        let nodes = &self.nodes;
         for run in self.runs.values_mut() {
-            let members = nodes.iter().filter(|(_, state)| state.takes_part()).map(|(node, _)| *node);
-            let is_member = |node: NodeId| nodes.get(&node).is_some_and(NodeState::takes_part);
-            run.close_if_complete(now, members, is_member, &mut self.outputs);
+            let members = self.nodes.iter().filter(|(_, state)| state.takes_part()).map(|(node, _)| *node);
+            run.close_if_complete(now, members, &mut self.outputs);
         }
     }
 

@@ -157,6 +157,8 @@ pub(super) struct RunState {
     /// What was asked before the last contribution was removed. It counts no more, but for what it is reused.
     pub(super) superseded: Vec<Closed>,
     pub(super) removed: Vec<Removal>,
+    /// Nodes whose answers are not counted for now.
+    pub(super) quarantined: BTreeSet<NodeId>,
     pub(super) activity: BTreeMap<NodeId, Activity>,
     pub(super) turned_away: BTreeMap<NodeId, Turned>,
     pub(super) policies: Vec<PolicyRecord>,
@@ -179,6 +181,7 @@ impl RunState {
             history: Vec::new(),
             superseded: Vec::new(),
             removed: Vec::new(),
+            quarantined: BTreeSet::new(),
             activity: BTreeMap::new(),
             turned_away: BTreeMap::new(),
             policies: Vec::new(),
@@ -297,25 +300,23 @@ impl RunState {
         &mut self,
         now: Now,
         members: impl Iterator<Item = NodeId>,
-        is_member: impl Fn(NodeId) -> bool,
         outputs: &mut VecDeque<Output>,
     ) {
         let Phase::Asking(open) = &self.phase else { return };
-        let takes_part = |node: NodeId| is_member(node) && self.removed_at(node).is_none();
-        let out_of_range =
-            |(node, why): (&NodeId, &Refusal)| matches!(why, Refusal::OutOfRange { .. }) && takes_part(*node);
+        let out_of_range = |(node, why): (&NodeId, &Refusal)| {
+            matches!(why, Refusal::OutOfRange { .. }) && self.counts(*node)
+        };
         let withdrawn = self.program.may_widen() && open.declined.iter().any(out_of_range);
         let mut asked = members.filter(|node| self.removed_at(*node).is_none()).peekable();
         let somebody = asked.peek().is_some();
         let all = asked.all(|node| open.stored.contains_key(&node) || open.declined.contains_key(&node));
         let late = now.monotonic >= self.closes(open);
-        let quorum = || open.stored.keys().filter(|node| takes_part(**node)).count() >= self.needed(open);
-        if !withdrawn && !(((somebody && all) || late) && quorum()) {
+        if !withdrawn && !(((somebody && all) || late) && self.has_quorum(open)) {
             return;
         }
         let mut left_out: BTreeSet<NodeId> =
             open.stored.keys().chain(open.declined.keys()).copied().collect();
-        left_out.retain(|node| !takes_part(*node));
+        left_out.retain(|node| !self.counts(*node));
         let Phase::Asking(mut open) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
         open.stored.retain(|node, _| !left_out.contains(node));
         open.declined.retain(|node, _| !left_out.contains(node));
@@ -341,7 +342,18 @@ impl RunState {
             Query::Moments { .. } => self.options.min_nodes,
             _ => 1,
         };
-        self.options.quorum.max(floor).max(1) as usize
+        // Whoever was taken out, or is quarantined, cannot be waited for.
+        let excused = u32::try_from(self.removed.len() + self.quarantined.len()).unwrap_or(u32::MAX);
+        self.options.quorum.saturating_sub(excused).max(floor).max(1) as usize
+    }
+
+    /// Whether what a node stored is counted.
+    fn counts(&self, node: NodeId) -> bool {
+        !self.quarantined.contains(&node) && self.removed_at(node).is_none()
+    }
+
+    fn has_quorum(&self, open: &OpenQuery) -> bool {
+        open.stored.keys().filter(|node| self.counts(**node)).count() >= self.needed(open)
     }
 
     /// When a query closes with the answers it needs, on the monotonic clock.
@@ -648,7 +660,7 @@ impl RunState {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         match &self.phase {
-            Phase::Asking(open) if open.stored.len() >= self.needed(open) => Some(self.closes(open)),
+            Phase::Asking(open) if self.has_quorum(open) => Some(self.closes(open)),
             _ => None,
         }
     }
