@@ -50,7 +50,7 @@ pub(crate) fn inspect(home: &Home, arguments: &InspectArgs) -> anyhow::Result<()
     if let Some(placed) = &placed
         && !json
     {
-        print!("{}", placed.explain());
+        crate::out::write(format_args!("{}", placed.explain()), "");
         return Ok(());
     }
     let total = network.macs();
