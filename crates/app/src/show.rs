@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use exeunt_exits::{CurvePoint, Rule, RunResult, Times};
-use exeunt_protocol::coordinator::{Purpose, RunStatus, Standing};
+use exeunt_protocol::coordinator::{Purpose, QueryStatus, RunStatus, Standing};
 use exeunt_protocol::operator::RunReport;
 
 use exeunt_dashboard::svg::{self, Series, Style};
@@ -291,7 +291,13 @@ fn queries(text: &mut String, report: &RunReport) {
     for query in &report.status.queries {
         let traffic =
             || report.nodes.iter().flat_map(|node| &node.traffic).filter(|t| t.query == query.query);
-        let name = if query.withdrawn { format!("{} (withdrawn)", query.name) } else { query.name.clone() };
+        let note = match query {
+            QueryStatus { superseded: true, .. } => " (before a removal)".to_owned(),
+            QueryStatus { withdrawn: true, .. } => " (withdrawn)".to_owned(),
+            QueryStatus { reused: Some(from), .. } => format!(" (answered as {from})"),
+            _ => String::new(),
+        };
+        let name = format!("{}{note}", query.name);
         table.add_row([
             query.query.to_string(),
             name,
@@ -315,6 +321,10 @@ fn queries(text: &mut String, report: &RunReport) {
             "{}: {} answered after the query had closed; its answer is stored and not counted",
             late.query, late.name
         );
+    }
+    if !report.status.removed.is_empty() {
+        let removed: Vec<&str> = report.status.removed.iter().map(|node| name(*node)).collect();
+        let _ = writeln!(text, "without what was removed: {}", removed.join(", "));
     }
     let _ = writeln!(text, "digest of the merged tables: {}", report.digest);
 }

@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{PolicyVersion, RunId};
 
-/// Exits that a report may have at most. A report beyond it is no report of a run.
-pub const MAX_LIVE_EXITS: usize = 4096;
-
 /// What inference with one policy did at one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveCounts {
