@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use exeunt_node::EngineOptions;
 
 /// First argument with which this binary is `exeunt-node`: the demo's node processes need no second file.
 pub(crate) const NODE_PROCESS: &str = "node-process";
@@ -108,6 +109,13 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// List the places where a network can be left; choose the best ones by measured time
     Inspect(InspectArgs),
+    /// Look whether everything works where the coordinator lives: engine, processor, clock, keys, disk, store
+    Doctor {
+        #[command(flatten)]
+        engine: EngineOptions,
+        #[command(flatten)]
+        output: Json,
+    },
     /// Run a whole federation on this machine
     Simulate(SimulateArgs),
     /// The whole job on what ships: a coordinator and 8 node processes on loopback
@@ -176,6 +184,8 @@ pub(crate) enum RunCommand {
         /// Network instead of the one the run file names
         #[arg(long, value_name = "ONNX")]
         network: Option<PathBuf>,
+        #[command(flatten)]
+        engine: EngineOptions,
         #[command(flatten)]
         output: Json,
     },
@@ -339,6 +349,8 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "POOL", requires = "place", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) pool: Option<u16>,
     #[command(flatten)]
+    pub(crate) engine: EngineOptions,
+    #[command(flatten)]
     pub(crate) output: Json,
 }
 
@@ -389,7 +401,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long)]
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
-    pub(crate) engine: exeunt_node::EngineOptions,
+    pub(crate) engine: EngineOptions,
     /// Draw the trade-off curve
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,

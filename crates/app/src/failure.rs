@@ -24,6 +24,11 @@ const INTERRUPTED: u8 = 130;
 #[error("interrupted")]
 pub(crate) struct Interrupted;
 
+/// `doctor` has found something that does not work, and said what.
+#[derive(Debug, thiserror::Error)]
+#[error("not everything works")]
+pub(crate) struct NotWell;
+
 /// Input that a person gave and that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use exeunt_coordinator::Home;
 use exeunt_exits::Pool;
-use exeunt_network::{Network, Tract};
+use exeunt_network::Network;
 use serde::Serialize;
 
 use crate::cli::InspectArgs;
@@ -126,5 +126,6 @@ fn placed(home: &Home, arguments: &InspectArgs, network: &Network, exits: u8) ->
         pool: arguments.pool.map(Pool::Grid).or(of_run).unwrap_or(Pool::Grid(4)),
         classes: network.output().shape.iter().product(),
     };
-    place::choose(network, &Tract, wanted, known.as_ref().map(|(known, _)| known))
+    let engine = arguments.engine.choose(None).map_err(|error| BadInput(error.to_string()))?;
+    place::choose(network, engine.engine(), wanted, known.as_ref().map(|(known, _)| known))
 }

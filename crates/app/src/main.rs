@@ -4,6 +4,7 @@ mod ask;
 mod bench;
 mod cli;
 mod demo;
+mod doctor;
 mod export;
 mod failure;
 mod inspect;
@@ -71,6 +72,7 @@ fn run(home: Home, command: Command) -> anyhow::Result<()> {
         Command::Inspect(arguments) => inspect::inspect(&home, &arguments),
         Command::Bench(command) => bench::bench(&command),
         Command::Operator { name, out } => ask::operator(&home, &name, &out),
+        Command::Doctor { engine, output } => doctor::doctor(&home, &engine, output.json),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         command => remote::run(&home, command),

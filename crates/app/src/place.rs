@@ -10,6 +10,7 @@ use exeunt_exits::{
     Candidate, ExitHead, Placement, Pool, Quantiles, Rule, caught, caught_between, caught_by_depth, place,
 };
 use exeunt_network::{Engine, Network, Segments, Tap};
+use exeunt_node::EngineOptions;
 use exeunt_protocol::RunId;
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse, RunReport};
 use exeunt_protocol::spec::{ExitSpec, Exits, RunFile, RunSpec};
@@ -18,7 +19,7 @@ use serde::Serialize;
 
 use crate::failure::BadInput;
 use crate::remote::{run_id, show_run, unexpected};
-use crate::show::{grid, percent, right, shape};
+use crate::show::{grid, ms, percent, right, shape};
 
 /// Places that are measured at most; networks with more are thinned first.
 const MEASURED: usize = 24;
@@ -42,8 +43,10 @@ pub(crate) struct Placed {
     catches_from: String,
     /// What a sample is expected to save.
     saves_ms: f64,
-    /// Every place that was looked at, in order.
+    /// Every place that was measured, in order.
     places: Vec<Place>,
+    /// Block ends that were not measured: the pooling does not fit their shape, or there are many.
+    not_measured: usize,
 }
 
 /// A place that was looked at.
@@ -90,7 +93,14 @@ pub(crate) fn choose(
     wanted: Wanted,
     known: Option<&Known>,
 ) -> anyhow::Result<Placed> {
-    let taps = thinned(candidates(network, wanted.pool), network);
+    let all = candidates(network);
+    let fitting = all.iter().filter(|tap| wanted.pool.dim(&tap.shape).is_ok()).copied().collect();
+    let taps = thinned(fitting, network);
+    let not_measured = all.len() - taps.len();
+    if taps.is_empty() && not_measured > 0 {
+        let pool = wanted.pool;
+        return Err(BadInput(format!("pool {pool} fits none of the {not_measured} places to leave")).into());
+    }
     let bar = crate::simulate::bar();
     let mut measured = Vec::with_capacity(taps.len());
     for (i, tap) in taps.iter().enumerate() {
@@ -124,6 +134,7 @@ pub(crate) fn choose(
             |known| known.from.clone(),
         ),
         saves_ms,
+        not_measured,
         places: places
             .map(|(i, ((tap, candidate), ahead_ms))| Place {
                 tap: tap.name.clone(),
@@ -152,6 +163,24 @@ pub(crate) fn fill(
     let exit = |place: &Place| ExitSpec { tap: place.tap.clone(), pool: None, rules: None };
     file.exits = Exits::Named(placed.chosen().map(exit).collect());
     Ok(Some(placed))
+}
+
+/// [`fill`] with the engine that was asked for, which is not looked for where nothing is to be placed.
+///
+/// # Errors
+/// See [`choose`]; or the engine cannot be had.
+pub(crate) fn fill_with(
+    file: &mut RunFile,
+    network: &Network,
+    options: &EngineOptions,
+) -> anyhow::Result<Option<Placed>> {
+    match file.exits {
+        Exits::Named(_) => Ok(None),
+        Exits::Auto { .. } => {
+            let engine = options.choose(None).map_err(|error| BadInput(error.to_string()))?;
+            fill(file, network, engine.engine())
+        }
+    }
 }
 
 /// What the exits of a run catch, by its margins on the calibration part; and what the run is.
@@ -207,8 +236,8 @@ fn known(report: &RunReport, margins: &Quantiles, run: &RunId, network: &Network
 
 /// Where samples could leave at little cost: at block ends, or where nothing is known of blocks, at the smallest of the
 /// tensors between two operators that do arithmetic.
-fn candidates(network: &Network, pool: Pool) -> Vec<&Tap> {
-    let fits = |tap: &&Tap| pool.dim(&tap.shape).is_ok() && tap.macs_until < network.macs();
+fn candidates(network: &Network) -> Vec<&Tap> {
+    let fits = |tap: &&Tap| tap.macs_until < network.macs();
     let ends: Vec<&Tap> = network.taps().iter().filter(|tap| tap.block_end).filter(fits).collect();
     if !ends.is_empty() {
         return ends;
@@ -275,15 +304,15 @@ fn measure(network: &Network, engine: &dyn Engine, tap: &Tap, wanted: Wanted) ->
         let start = Instant::now();
         in_one_piece.begin(x.view())?;
         in_one_piece.run()?;
-        let in_one = ms(start);
+        let in_one = since(start);
         let start = Instant::now();
         in_two.begin(x.view())?;
         in_two.run()?;
-        let until = ms(start);
+        let until = since(start);
         let decision = exit.decide(in_two.row(0))?;
         let start = Instant::now();
         in_two.run()?;
-        let rest = ms(start);
+        let rest = since(start);
         if round >= WARM_UP {
             network_ms.push(in_one);
             until_ms.push(until);
@@ -321,12 +350,13 @@ impl MadeUp {
         let mut pooled = vec![0.0; self.dim];
         self.pool.apply(&self.shape, map, &mut pooled)?;
         black_box(self.head.decide(Rule::ClassMeans, &pooled)?.margin > 0.0);
-        Ok(ms(start))
+        Ok(since(start))
     }
 }
 
-fn ms(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
+/// Milliseconds since then.
+fn since(then: Instant) -> f64 {
+    then.elapsed().as_secs_f64() * 1e3
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -339,11 +369,11 @@ impl Placed {
     pub(crate) fn summary(&self) -> String {
         let taps: Vec<&str> = self.chosen().map(|place| place.tap.as_str()).collect();
         format!(
-            "placed by time measured here with {}: {}; expected to save {:.3} of {:.3} ms per sample",
+            "placed by time measured here with {}: {}; expected to save {} of {} ms per sample",
             self.engine,
             taps.join(", "),
-            self.saves_ms,
-            self.network_ms
+            ms(self.saves_ms),
+            ms(self.network_ms)
         )
     }
 
@@ -359,28 +389,38 @@ impl Placed {
     /// What was measured and why these were chosen.
     pub(crate) fn explain(&self) -> String {
         let mut text = format!(
-            "placed by time measured on this machine: {}, one sample at a time, {:.3} ms for the whole network\n\
-             what an exit catches, from {}\n\n",
-            self.engine, self.network_ms, self.catches_from
+            "placed by time measured on this machine: {}, one sample at a time, {} ms for the whole network\n\
+             what an exit catches, from {}\n",
+            self.engine,
+            ms(self.network_ms),
+            self.catches_from
         );
+        if self.not_measured > 0 {
+            let _ = writeln!(
+                text,
+                "{} places were not measured: the pooling is finer than their maps (--pool), or there are more than {MEASURED}",
+                self.not_measured
+            );
+        }
+        text.push('\n');
         let head =
             ["exit", "tap", "shape", "ms until", "cut", "decide", "catches", "alone saves", "chosen or not"];
         let mut table = grid(&head);
         for place in &self.places {
             let Candidate { until_ms, cut_ms, decision_ms, catches } = place.candidate;
             let why = match place.exit {
-                Some(_) => format!("{:.3} ms ahead of the best without it", place.ahead_ms),
-                None => format!("{:.3} ms behind with it", place.ahead_ms),
+                Some(_) => format!("{} ms ahead of the best without it", ms(place.ahead_ms)),
+                None => format!("{} ms behind with it", ms(place.ahead_ms)),
             };
             table.add_row([
                 place.exit.map_or_else(String::new, |exit| (exit + 1).to_string()),
                 place.tap.clone(),
                 shape(&place.shape),
-                format!("{until_ms:.3}"),
-                format!("{cut_ms:.3}"),
-                format!("{decision_ms:.3}"),
+                ms(until_ms),
+                ms(cut_ms),
+                ms(decision_ms),
                 percent(catches),
-                format!("{:.3}", place.saves_alone_ms),
+                ms(place.saves_alone_ms),
                 why,
             ]);
         }
@@ -389,10 +429,10 @@ impl Placed {
             self.chosen().map(|place| format!("    {{ tap = \"{}\" }},\n", place.tap)).collect();
         let _ = write!(
             text,
-            "{table}\n\n{} exits are expected to save {:.3} of {:.3} ms per sample ({})\n\nexits = [\n{}]\n",
+            "{table}\n\n{} exits are expected to save {} of {} ms per sample ({})\n\nexits = [\n{}]\n",
             taps.len(),
-            self.saves_ms,
-            self.network_ms,
+            ms(self.saves_ms),
+            ms(self.network_ms),
             percent(self.saves_ms / self.network_ms),
             taps.concat()
         );

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use exeunt_coordinator::{Home, OperatorClient, RunPlan};
 use exeunt_exits::{ExitRule, Policy, PolicyRequest, Rule};
-use exeunt_network::{Network, Tract};
+use exeunt_network::Network;
+use exeunt_node::EngineOptions;
 use exeunt_protocol::coordinator::Standing;
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse, RunReport};
 use exeunt_protocol::run_file::{MAX_RUN_FILE_BYTES, RunFileError};
@@ -96,7 +97,9 @@ pub(crate) fn ago(then_ms: u64) -> String {
 
 async fn runs(home: &Home, client: &OperatorClient, command: RunCommand) -> anyhow::Result<()> {
     match command {
-        RunCommand::Start { file, network, output } => start(client, &file, network, output.json).await,
+        RunCommand::Start { file, network, engine, output } => {
+            start(client, &file, network, &engine, output.json).await
+        }
         RunCommand::List { output } => list(client, output.json).await,
         RunCommand::Show { run, wait, svg, output } => {
             let run = run_id(run.as_deref())?;
@@ -144,12 +147,13 @@ async fn start(
     client: &OperatorClient,
     path: &Path,
     network: Option<PathBuf>,
+    engine: &EngineOptions,
     json: bool,
 ) -> anyhow::Result<()> {
     let mut file = read_run_file(path)?;
     let beside = path.parent().unwrap_or(Path::new("."));
     let network = Network::load(&network.unwrap_or_else(|| beside.join(&file.network)))?;
-    if let Some(placed) = crate::place::fill(&mut file, &network, &Tract)? {
+    if let Some(placed) = crate::place::fill_with(&mut file, &network, engine)? {
         eprint!("{}", placed.explain());
     }
     // The coordinator checks again; here a mistake is found before the network travels.

@@ -338,10 +338,10 @@ fn signed(share: f64) -> String {
 }
 
 /// Milliseconds to three digits that matter.
-fn ms(ms: f64) -> String {
+pub(crate) fn ms(ms: f64) -> String {
     match ms {
-        ms if ms >= 100.0 => format!("{ms:.0}"),
-        ms if ms >= 1.0 => format!("{ms:.2}"),
+        ms if ms.abs() >= 100.0 => format!("{ms:.0}"),
+        ms if ms.abs() >= 1.0 => format!("{ms:.2}"),
         ms => format!("{ms:.4}"),
     }
 }

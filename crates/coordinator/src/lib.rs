@@ -10,6 +10,7 @@ mod core;
 #[cfg(test)]
 mod deciding;
 mod desk;
+mod examine;
 mod home;
 mod members;
 mod operator;
@@ -25,6 +26,7 @@ mod testing;
 pub use client::{ClientError, OperatorClient};
 pub use core::{Core, CoreError, Effect};
 pub use desk::Stopped;
+pub use examine::examine;
 pub use home::{Home, HomeError, Keys, Whereabouts};
 pub use members::MemberError;
 pub use plan::{PlanError, RunPlan};

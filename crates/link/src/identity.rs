@@ -174,6 +174,11 @@ impl Identity {
         expires.checked_sub(life / 3).unwrap_or(expires)
     }
 
+    /// From when on the certificate is accepted.
+    pub fn valid_from(&self) -> SystemTime {
+        self.0.not_before
+    }
+
     /// Whether the certificate is no longer accepted at `now`. The way back is a new token.
     pub fn expired(&self, now: SystemTime) -> bool {
         now >= self.0.peer.expires

@@ -85,6 +85,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look whether everything works: engine, processor, clock, key, data, disk, and the way to the coordinator
+    Doctor {
+        /// One JSON document instead of lines (docs/json.md)
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        engine: EngineOptions,
+    },
     /// Classify images with the policy in force
     Classify {
         /// JPEG or PNG files, folders of them, or - for paths on standard input, one a line
@@ -175,6 +183,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             .map_err(Into::into)
             .and_then(|computing| start(home, until_stdin_ends, http, options, computing)),
         Command::Status { json } => status(&home, json),
+        Command::Doctor { json, engine } => doctor(&home, &engine, json),
         Command::Classify { files, json, computing } => {
             computing.choose(None).map_err(Into::into).and_then(|computing| {
                 classify(&home, &files, if json { Form::Json } else { Form::Text }, &computing)
@@ -409,6 +418,16 @@ fn status(home: &Home, json: bool) -> anyhow::Result<ExitCode> {
         None => println!("policy       none yet"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn doctor(home: &Home, engine: &EngineOptions, json: bool) -> anyhow::Result<ExitCode> {
+    let checkup = runtime()?.block_on(crate::doctor::examine(home, engine));
+    if json {
+        println!("{}", serde_json::to_string_pretty(&checkup)?);
+    } else {
+        print!("{}", checkup.text());
+    }
+    Ok(if checkup.healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn describe(activity: &Activity) -> String {

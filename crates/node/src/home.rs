@@ -114,7 +114,7 @@ impl PolicyInForce {
         }
     }
 
-    fn blobs(&self) -> [Digest; 4] {
+    pub(crate) fn blobs(&self) -> [Digest; 4] {
         [self.spec, self.network, self.policy, self.heads]
     }
 }
@@ -203,6 +203,25 @@ impl Home {
                 let pid = self.report().ok().flatten().and_then(|report| report.pid);
                 Err(HomeError::InUse { path: self.root.clone(), pid })
             }
+            Err(fs::TryLockError::Error(source)) => Err(wrong(source)),
+        }
+    }
+
+    /// Whether another process has the folder.
+    ///
+    /// # Errors
+    /// [`HomeError::File`].
+    pub(crate) fn is_in_use(&self) -> Result<bool, HomeError> {
+        let path = self.root.join("lock");
+        let wrong = |source| HomeError::File { path: path.clone(), source };
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(wrong(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(fs::TryLockError::WouldBlock) => Ok(true),
             Err(fs::TryLockError::Error(source)) => Err(wrong(source)),
         }
     }
@@ -437,7 +456,9 @@ mod tests {
     fn a_folder_has_one_service() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::new(folder.path());
+        assert!(!home.is_in_use().unwrap());
         let held = home.lock().unwrap();
+        assert!(home.is_in_use().unwrap());
         assert!(home.lock().unwrap_err().to_string().contains("another exeunt-node runs from this folder"));
         drop(held);
         home.lock().unwrap();

@@ -6,12 +6,14 @@
 //! * [`serve`]: inference for applications, over HTTP.
 //! * [`run`]: the service that keeps a connection and performs what the state machine of
 //!   [`exeunt_protocol::node`] wants. [`Home`] is its folder.
+//! * [`doctor`]: whether everything works here.
 //! * [`cli`]: the command line of `exeunt-node`, which the demo runs under another name.
 
 mod answer;
 mod classify;
 pub mod cli;
 mod computing;
+pub mod doctor;
 mod home;
 mod infer;
 mod ledger;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use exeunt_coordinator::OperatorClient;
-use exeunt_network::{Network, Tract};
+use exeunt_network::Network;
+use exeunt_node::EngineOptions;
 use exeunt_protocol::RunId;
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
 
@@ -17,7 +18,7 @@ pub(crate) async fn start(client: &OperatorClient, path: &Path) -> anyhow::Resul
         let mut file = crate::remote::read_run_file(&path)?;
         let beside = path.parent().unwrap_or(Path::new("."));
         let network = Network::load(&beside.join(&file.network))?;
-        if let Some(placed) = crate::place::fill(&mut file, &network, &Tract)? {
+        if let Some(placed) = crate::place::fill_with(&mut file, &network, &EngineOptions::default())? {
             tracing::info!("exits {}", placed.summary());
         }
         Ok((file, network))
