@@ -299,6 +299,47 @@ fn the_end(federation: &mut Federation) {
     assert_documented("run start", &started);
     assert_eq!(started["run"], json!("digits-2"));
     federation.operator(&["run", "show", "nothing-7"]).failed(4, &["nothing-7", "digits-2"]);
+    doctors(federation);
+}
+
+/// What `doctor` finds, and whether it is content.
+fn checks(done: &Value) -> (bool, impl Fn(&str) -> Value + use<'_>) {
+    let of = move |name: &str| {
+        let checks = done["checks"].as_array().unwrap();
+        let found = checks.iter().find(|check| check["check"] == json!(name));
+        found.cloned().unwrap_or_else(|| panic!("no check '{name}' in {done}"))
+    };
+    (done["healthy"] == json!(true), of)
+}
+
+/// Both doctors are content while everything runs, and with the store once the coordinator was stopped in order; a node
+/// without its coordinator is not.
+fn doctors(federation: &mut Federation) {
+    let found = federation.operator(&["doctor", "--json"]).json();
+    assert_documented("doctor", &found);
+    let (healthy, check) = checks(&found);
+    assert!(healthy, "{found}");
+    assert_eq!((&check("store")["outcome"], &check("service")["running"]), (&json!("note"), &json!(true)));
+    let found = federation.node(3, &["doctor", "--json"]).json();
+    assert_documented("doctor", &found);
+    let (healthy, check) = checks(&found);
+    assert!(healthy, "{found}");
+    assert_eq!(
+        (&check("service")["connected"], &check("coordinator")["reached"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(check("policy")["outcome"], json!("good"));
+
+    federation.coordinator.signal("TERM");
+    assert_eq!(federation.coordinator.wait().code(), Some(0), "{}", federation.coordinator.text());
+    let found = federation.operator(&["doctor", "--json"]).json();
+    let (healthy, check) = checks(&found);
+    let store = check("store");
+    assert!(healthy && store["outcome"] == json!("good"), "{found}");
+    assert_eq!((&store["tables"]["nodes"], &store["problem_count"]), (&json!(8), &json!(0)));
+    let done = federation.node(3, &["doctor"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stdout.contains("BAD   coordinator"), "{}", done.stdout);
 }
 
 #[test]
@@ -308,11 +349,40 @@ fn what_needs_no_coordinator_prints_what_is_documented() {
     let inspected = run(&mut exeunt(&["inspect", network.to_str().unwrap(), "--json"])).json();
     assert_documented("inspect", &inspected);
     assert_eq!(inspected["output"]["shape"], json!([10]));
+    let place =
+        ["inspect", network.to_str().unwrap(), "--place", "3", "--pool", "2", "--engine", "tract", "--json"];
+    let placed = &run(&mut exeunt(&place)).json()["placed"];
+    let places = placed["places"].as_array().unwrap();
+    assert_eq!(places.iter().filter(|place| place["exit"].is_u64()).count(), 3);
+    assert!(
+        places.iter().all(|place| place["until_ms"].as_f64() <= placed["network_ms"].as_f64()),
+        "{placed}"
+    );
     let file = root.join("configs/digits.toml");
     let simulate = ["simulate", file.to_str().unwrap(), "--nodes", "3", "--json"];
     let simulated = run(&mut exeunt(&simulate)).json();
     assert_documented("simulate", &simulated);
     assert_eq!(simulated["samples"]["statistics"], json!(900));
+    let (times, curve) = (&simulated["times"], simulated["curve"].as_array().unwrap());
+    assert_eq!(times["nodes"], json!(3));
+    assert_eq!(times["curve_ms"].as_array().unwrap().len(), curve.len());
+    let (first, last) = (&times["curve_ms"][0], &times["curve_ms"][curve.len() - 1]);
+    assert!(first.as_f64() < last.as_f64() && last == &times["network_ms"], "{times}");
+}
+
+#[test]
+fn exits_left_to_the_machine_are_named_before_the_run_starts() {
+    let named = std::fs::read_to_string(repository().join("configs/digits.toml")).unwrap();
+    let (begin, end) = (named.find("exits = [").unwrap(), named.find("\n]\n").unwrap());
+    let text = format!("{}exits = {{ auto = 3 }}{}", &named[..begin], &named[end + 2..]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("auto.toml");
+    std::fs::write(&file, text).unwrap();
+    let network = repository().join("assets/digits_resnet.onnx");
+    let (file, network, data) = (file.to_str().unwrap(), network.to_str().unwrap(), digits());
+    let arguments = ["--network", network, "--data", data.to_str().unwrap(), "--nodes", "2", "--json"];
+    let simulated = run(&mut exeunt(&[&["simulate", file], &arguments[..]].concat())).json();
+    assert_eq!(simulated["exits"].as_array().unwrap().len(), 3);
 }
 
 /// Rounds of killing; EXEUNT_KILL_ROUNDS for more. EXEUNT_SEED repeats the first round of an earlier time.

@@ -82,7 +82,10 @@ fn store(home: &Home, now: SystemTime) -> (Check, bool) {
             let found = "not looked at: the running coordinator holds it; stop it to have it looked at";
             return (Check::note(NAME, found), true);
         }
-        Err(error @ StoreError::NotClosed { .. }) => return (Check::note(NAME, error.to_string()), false),
+        // Starting the coordinator brings either in order.
+        Err(error @ (StoreError::NotClosed { .. } | StoreError::Older { .. })) => {
+            return (Check::note(NAME, error.to_string()), false);
+        }
         Err(error @ StoreError::Newer { .. }) => {
             return (Check::bad(NAME, error.to_string(), "use the version that wrote it"), false);
         }

@@ -49,6 +49,8 @@ pub(crate) struct Desk {
     /// Answers that wait until the core has worked. Dropped unsent when it fails, which tells whoever waits for them.
     answers: Vec<Answer>,
     next: u64,
+    /// Whether the thread is to end.
+    closing: bool,
 }
 
 /// Asks the thread. Cheap to clone.
@@ -89,6 +91,7 @@ impl Handle {
             tickets: BTreeMap::new(),
             answers: Vec::new(),
             next: 0,
+            closing: false,
         };
         std::thread::Builder::new().name("exeunt-core".to_owned()).spawn(move || {
             let result = desk.serve(&asked, clock, &changed);
@@ -96,8 +99,13 @@ impl Handle {
                 tracing::error!("{error}");
             }
             let why = result.err().map(|error| Arc::from(error.to_string()));
+            // Closes the store, which whoever waits for the end may want to open. Answers that wait go afterwards: whoever
+            // waits for them asks why.
+            let Desk { core, answers, .. } = desk;
+            drop(core);
             // Whoever still asks learns of it by the closed channel.
             let _ = end.send(Some(Stopped { why }));
+            drop(answers);
         })?;
         Ok(Self { questions, ended, revision })
     }
@@ -125,6 +133,12 @@ impl Handle {
     pub(crate) fn tell(&self, question: impl FnOnce(&mut Desk) + Send + 'static) {
         // When the thread is gone, askers find out; tellers need not.
         let _ = self.questions.send(Box::new(question));
+    }
+
+    /// Ends the thread once everything that was said before is done. When this returns, the store is closed.
+    pub(crate) async fn close(&self) {
+        self.tell(|desk| desk.closing = true);
+        self.ended().await;
     }
 
     /// Waits until the thread has ended.
@@ -177,6 +191,9 @@ impl Desk {
             }
             let revision = self.core.revision();
             changed.send_if_modified(|known| std::mem::replace(known, revision) != revision);
+            if self.closing {
+                return Ok(());
+            }
         }
     }
 

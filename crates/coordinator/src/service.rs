@@ -118,6 +118,8 @@ impl Service {
         };
         // Connections' tasks hold clones; the server itself is closed when the last of them ends.
         shared.server.shut_down(CloseCode::ShuttingDown).await;
+        // A store that is not closed in order has to be repaired before it can be looked at.
+        shared.desk.close().await;
         result
     }
 }
