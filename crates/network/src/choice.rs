@@ -124,14 +124,14 @@ impl EngineSettings {
     fn find(&self) -> Result<EngineChoice, ChooseError> {
         let searched = if self.library.is_some() { Vec::new() } else { candidates() };
         let place = match &self.library {
-            Some(path) => Some(("where it was said to be", path.clone())),
+            Some(path) => Some(("the one that was named", path.clone())),
             None => searched.iter().find_map(|place| Some((place.place, place.library.clone()?))),
         };
         let Some((place, path)) = place else { return Err(ChooseError::NotFound { searched }) };
         let engine = OnnxRuntime::load(&path, self.threads.unwrap_or(1))?;
         let path = engine.path().to_owned();
         let engine = if self.wish == EngineWish::Auto { engine.or_tract() } else { engine };
-        let reason = format!("its library was found {place}: {}", path.display());
+        let reason = format!("its library is {place}: {}", path.display());
         Ok(EngineChoice { engine: Box::new(engine), reason, library: Some(path), searched })
     }
 }

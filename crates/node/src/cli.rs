@@ -243,7 +243,7 @@ fn start_logging(verbose: u8, json: bool) {
 
     use tracing_subscriber::EnvFilter;
     let level = match verbose {
-        0 => "warn,exeunt_node=info,exeunt_link=warn",
+        0 => "warn,tract_onnx=error,exeunt_node=info,exeunt_link=warn",
         1 => "info,exeunt_node=debug,exeunt_link=debug",
         _ => "debug,exeunt_node=trace,exeunt_link=trace",
     };

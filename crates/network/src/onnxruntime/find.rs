@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// A place where the library was looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// What kind of place: `beside the program`, `system library folder`, `Python package`.
+    /// What kind of place: `beside the program`, `in a system library folder`, `in a Python package`.
     pub place: &'static str,
     /// The folder.
     pub folder: PathBuf,
@@ -32,11 +32,11 @@ pub(crate) fn candidates() -> Vec<Candidate> {
     for variable in ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
         let paths = std::env::var_os(variable).unwrap_or_default();
         let folders = std::env::split_paths(&paths).filter(|folder| folder.is_absolute());
-        places.extend(folders.map(|folder| ("library path", folder)));
+        places.extend(folders.map(|folder| ("on the library path", folder)));
     }
-    places.extend(SYSTEM.map(|folder| ("system library folder", PathBuf::from(folder))));
+    places.extend(SYSTEM.map(|folder| ("in a system library folder", PathBuf::from(folder))));
     if let Some(folder) = python_package() {
-        places.push(("Python package", folder));
+        places.push(("in a Python package", folder));
     }
     places
         .into_iter()

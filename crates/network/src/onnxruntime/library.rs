@@ -121,7 +121,9 @@ fn refusal(path: &Path, error: LoadDynamicError) -> OnnxRuntimeError {
     let path = path.to_owned();
     match error {
         LoadDynamicError::Dlopen { error, .. } => {
-            OnnxRuntimeError::Unloadable { path, reason: error.to_string() }
+            // What is wrong stands in the source.
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            OnnxRuntimeError::Unloadable { path, reason: source.unwrap_or_else(|| error.to_string()) }
         }
         LoadDynamicError::MissingApi { .. } => OnnxRuntimeError::Foreign { path },
         LoadDynamicError::BadVersion { version_str, .. } => {

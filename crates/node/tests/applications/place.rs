@@ -32,19 +32,25 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A node on which version 1, with `threshold` at every exit, is in force.
+    /// A node of the digits that ship, on which version 1, with `threshold` at every exit, is in force.
     pub(crate) fn new(threshold: f64) -> Self {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let text = fs::read_to_string(repository.join("configs/digits.toml")).unwrap();
+        Self::of(&repository.join("assets/digits_resnet.onnx"), &text, threshold)
+    }
+
+    /// The same of another network and run file.
+    pub(crate) fn of(network: &Path, run_file: &str, threshold: f64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::new(folder.path());
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let network = Network::load(&repository.join("assets/digits_resnet.onnx")).unwrap();
-        let text = fs::read_to_string(repository.join("configs/digits.toml")).unwrap();
-        let plan = RunPlan::new(&RunFile::parse(&text, "digits.toml").unwrap(), &network).unwrap();
+        let network = Network::load(network).unwrap();
+        let plan = RunPlan::new(&RunFile::parse(run_file, "run.toml").unwrap(), &network).unwrap();
+        let classes = plan.spec.classes.len();
         let heads = plan.spec.exits.iter().enumerate().map(|(e, exit)| {
             let seed = e as u64 + 1;
-            let linear = LinearHead::new(noise(seed, 10, exit.dim) * 3.0, vec![0.0; 10]).unwrap();
-            let means = noise(seed + 50, 10, exit.dim);
-            ExitHead::new(means, vec![true; 10]).unwrap().with_whitened(Ok(linear)).unwrap()
+            let linear = LinearHead::new(noise(seed, classes, exit.dim) * 3.0, vec![0.0; classes]).unwrap();
+            let means = noise(seed + 50, classes, exit.dim);
+            ExitHead::new(means, vec![true; classes]).unwrap().with_whitened(Ok(linear)).unwrap()
         });
         let heads = Heads::new(heads.collect());
         let exits = heads.len();
