@@ -123,12 +123,26 @@ impl EngineSettings {
 
     fn find(&self) -> Result<EngineChoice, ChooseError> {
         let searched = if self.library.is_some() { Vec::new() } else { candidates() };
-        let place = match &self.library {
-            Some(path) => Some(("the one that was named", path.clone())),
-            None => searched.iter().find_map(|place| Some((place.place, place.library.clone()?))),
+        let places: Vec<_> = match &self.library {
+            Some(path) => vec![("the one that was named", path.clone())],
+            None => searched.iter().filter_map(|place| Some((place.place, place.library.clone()?))).collect(),
         };
-        let Some((place, path)) = place else { return Err(ChooseError::NotFound { searched }) };
-        let engine = OnnxRuntime::load(&path, self.threads.unwrap_or(1))?;
+        let (mut loaded, mut refused) = (None, None);
+        for (place, path) in places {
+            // One that does not work must not hide one that does, further on.
+            match OnnxRuntime::load(&path, self.threads.unwrap_or(1)) {
+                Ok(engine) => {
+                    loaded = Some((place, engine));
+                    break;
+                }
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        let (place, engine) = match (loaded, refused) {
+            (Some(loaded), _) => loaded,
+            (None, Some(error)) => return Err(error.into()),
+            (None, None) => return Err(ChooseError::NotFound { searched }),
+        };
         let path = engine.path().to_owned();
         let engine = if self.wish == EngineWish::Auto { engine.or_tract() } else { engine };
         let reason = format!("its library is {place}: {}", path.display());

@@ -30,6 +30,10 @@ impl Segment {
         self.model.encode_to_vec()
     }
 
+    pub(crate) fn new(model: pb::ModelProto, input: TensorInfo, output: TensorInfo, macs: Macs) -> Self {
+        Self { model, input, output, macs }
+    }
+
     pub(crate) fn into_model(self) -> pb::ModelProto {
         self.model
     }

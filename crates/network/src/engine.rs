@@ -46,6 +46,8 @@ pub enum Batching {
     },
     /// As fast as the engine can. The last bits of a row may depend on the number of rows.
     Fast,
+    /// Single rows, with the models as they are: the plain use of an engine, to compare with.
+    Single,
 }
 
 /// The segments of a network, ready to run. Shared by all threads.

@@ -5,8 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use exeunt_stats::{Digest, Macs};
+use prost::Message as _;
+use tract_onnx::pb;
 
 use crate::cut::{self, CutError, Segment};
+use crate::engine::EngineError;
 use crate::export::{self, BuiltInExit, ExportError};
 use crate::graph::{self, DataGraph};
 use crate::info::TensorInfo;
@@ -65,15 +68,11 @@ impl Network {
         Self::of_model(hash, Arc::default(), model)
     }
 
-    fn new(bytes: Vec<u8>, model: tract_onnx::pb::ModelProto) -> Result<Self, LoadError> {
+    fn new(bytes: Vec<u8>, model: pb::ModelProto) -> Result<Self, LoadError> {
         Self::of_model(Digest::of(&bytes), bytes.into(), model)
     }
 
-    fn of_model(
-        hash: Digest,
-        bytes: Arc<[u8]>,
-        model: tract_onnx::pb::ModelProto,
-    ) -> Result<Self, LoadError> {
+    fn of_model(hash: Digest, bytes: Arc<[u8]>, model: pb::ModelProto) -> Result<Self, LoadError> {
         let graph = DataGraph::new(structure::pin(model)?)?;
         let (steps, taps) = taps::find(&graph).into_iter().unzip();
         Ok(Self(Arc::new(Inner { hash, bytes, uncounted: graph::uncounted(&graph), graph, taps, steps })))
@@ -150,6 +149,20 @@ impl Network {
                 Box::new(pieces.into_iter())
             }
         })
+    }
+
+    /// The file's model, untouched, as one piece.
+    pub(crate) fn file(&self) -> Result<Segment, EngineError> {
+        let (input, output) = (self.input().clone(), self.output().clone());
+        let unread = |reason: String| EngineError::Prepare {
+            engine: "the file".to_owned(),
+            from: input.name.clone(),
+            to: output.name.clone(),
+            reason,
+        };
+        let model =
+            pb::ModelProto::decode(self.0.bytes.as_ref()).map_err(|error| unread(error.to_string()))?;
+        Ok(Segment::new(model, input, output, self.macs()))
     }
 
     /// Names and shapes at `taps`, when the network can be cut there.

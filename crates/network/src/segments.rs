@@ -94,6 +94,18 @@ impl Segments {
         Self::load(engine, network, taps, Batching::Fast, MAX_BATCH)
     }
 
+    /// The file as it is, in one piece and one sample at a time: what a user runs who has nothing but the engine. For
+    /// comparison; what comes out is what [`prepare_fast`](Self::prepare_fast) without taps makes, but for the last bits.
+    ///
+    /// # Errors
+    /// When the engine does not take it.
+    pub fn prepare_file(engine: &dyn Engine, network: &Network) -> Result<Self, PrepareError> {
+        let whole = network.file()?;
+        let chain = engine.chain(&mut std::iter::once(whole), Batching::Single)?;
+        let outputs = vec![network.output().clone()];
+        Ok(Self::new(chain, network.input().clone(), outputs, engine_label(engine), 1))
+    }
+
     fn load(
         engine: &dyn Engine,
         network: &Network,
@@ -286,9 +298,17 @@ impl Lane<'_> {
             Some(lane) => lane,
             None => self.segments.chain.lane()?,
         };
-        act(lane.as_mut())?;
-        self.inner = Some(lane);
-        Ok(())
+        match act(lane.as_mut()) {
+            Ok(()) => {
+                self.inner = Some(lane);
+                Ok(())
+            }
+            Err(error) => {
+                // What was on its way is lost: the lane has to begin anew before it can run.
+                (self.next, self.rows) = (self.segments.len(), 0);
+                Err(error)
+            }
+        }
     }
 
     /// The segment that runs next; their number when all have.

@@ -9,7 +9,7 @@ use exeunt_exits::{CostModel, DecideScratch, Decision, Heads, Policy, PoolScratc
 use exeunt_network::{Engine, EngineError, Lane, Network, Segments, TensorInfo};
 use exeunt_protocol::spec::RunSpec;
 use exeunt_stats::Macs;
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
 use serde::Serialize;
 
 pub use whole::Whole;
@@ -166,11 +166,20 @@ impl Inference {
         verdicts.pop().ok_or(InferError::Mismatch { what: "verdicts", found: 0, expected: 1 })
     }
 
-    /// Classifies preprocessed samples, one per row. Between segments only the undecided ones are kept.
+    /// Classifies preprocessed samples, one per row, in batches that suit the network: memory does not follow the
+    /// number of rows. Between segments only the undecided ones are kept.
     ///
     /// # Errors
     /// See [`InferError`].
     pub fn run(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Verdict>, InferError> {
+        let mut verdicts = Vec::with_capacity(x.nrows());
+        for batch in x.axis_chunks_iter(Axis(0), self.segments.batch()) {
+            verdicts.append(&mut self.run_batch(batch)?);
+        }
+        Ok(verdicts)
+    }
+
+    fn run_batch(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Verdict>, InferError> {
         let failed = |error: EngineError| InferError::Network(error.into());
         let mut verdicts: Vec<Option<Verdict>> = vec![None; x.nrows()];
         let mut undecided: Vec<usize> = (0..x.nrows()).collect();

@@ -263,6 +263,7 @@ impl Session {
                 Ok(hand) => hand,
                 Err(refusal) => {
                     fail(&failed, refusal);
+                    next.store(batches.len(), Ordering::Relaxed);
                     return accumulator;
                 }
             };

@@ -13,8 +13,8 @@ use exeunt_simulate::{Plan, in_memory};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use serde::Serialize;
 
-use super::measure::{Contestant, Times, side_by_side};
-use super::{Common, ms, percent, ratio};
+use super::measure::{Contestant, StepTimes, side_by_side};
+use super::{Common, ms, percent, ratio, threads_used};
 use crate::failure::BadInput;
 use crate::show::{grid, right};
 use crate::simulate::bar;
@@ -49,7 +49,6 @@ pub(crate) struct InferArgs {
 struct Measured {
     network: String,
     engine: String,
-    threads: u16,
     samples: usize,
     network_accuracy: f64,
     policies: Vec<Chosen>,
@@ -71,11 +70,16 @@ struct Chosen {
 #[derive(Debug, Serialize)]
 struct Row {
     what: String,
-    /// Per sample.
-    #[serde(flatten)]
-    times: Times,
-    /// How many times as fast as the first row.
+    /// Threads that a sample, or a batch, runs on.
+    threads: u16,
+    /// Mean over the samples, in milliseconds; the median of all rounds.
+    mean_ms: f64,
+    /// What 95 of 100 samples take at most, in milliseconds; of a batch, its share for one sample.
+    p95_ms: f64,
+    /// How many times as fast as the first row; the median of all rounds.
     speed_up: f64,
+    /// Rounds counted, each over all samples.
+    rounds: usize,
     /// What MACs promise, on the samples measured; nothing for whole networks.
     promised: Option<f64>,
 }
@@ -94,6 +98,9 @@ pub(crate) fn infer(arguments: &InferArgs) -> anyhow::Result<()> {
     }
     plan.file.data.statistics.share = Some([from, from + (to - from) * arguments.share]);
 
+    if !(0.0..=100.0).contains(&arguments.points) {
+        return Err(BadInput(format!("--points {}: expected 0 to 100", arguments.points)).into());
+    }
     if let Some(placed) = crate::place::fill(&mut plan.file, &plan.network, engine.engine())? {
         tracing::info!("{}", placed.summary());
     }
@@ -106,7 +113,6 @@ pub(crate) fn infer(arguments: &InferArgs) -> anyhow::Result<()> {
     let measured = Measured {
         network: plan.file.network.clone(),
         engine: engine.to_string(),
-        threads: arguments.common.threads,
         samples: x.nrows(),
         network_accuracy: first.network_accuracy,
         policies: learnt.iter().map(Learnt::chosen).collect(),
@@ -114,9 +120,9 @@ pub(crate) fn infer(arguments: &InferArgs) -> anyhow::Result<()> {
         batch: bench.measure(&learnt, BATCH)?,
     };
     if arguments.common.output.json {
-        println!("{}", serde_json::to_string(&measured)?);
+        crate::out!("{}", serde_json::to_string(&measured)?);
     } else {
-        print!("{}", table(&measured, arguments.points));
+        crate::out!("{}", table(&measured, arguments.points).trim_end());
     }
     Ok(())
 }
@@ -156,11 +162,12 @@ fn learn(plan: &Plan, rule: Rule, points: f64) -> anyhow::Result<Learnt> {
     let policy = result.calibration.cheapest(floor).map(|point| point.policy.clone());
     let policy = policy.unwrap_or_else(|| Policy::off(plan.file.exits.named().len()));
     let read = result.curve.points().iter().find(|point| point.policy == policy);
+    let read = read.ok_or_else(|| anyhow::anyhow!("the policy was not read on the evaluation part"))?;
     Ok(Learnt {
         rule,
         heads,
-        accuracy: read.map_or(f64::NAN, |point| point.accuracy),
-        cost: read.map_or(f64::NAN, |point| point.cost),
+        accuracy: read.accuracy,
+        cost: read.cost,
         network_accuracy: result.network_accuracy,
         policy,
     })
@@ -177,6 +184,9 @@ fn samples(plan: &Plan, spec: &RunSpec, most: usize) -> anyhow::Result<Array2<f3
         let Ok(image) = part.load(i) else { continue };
         preprocess.append(&image, &plan.network.input().shape, &part.name(i), &mut flat)?;
         rows += 1;
+    }
+    if rows == 0 {
+        return Err(BadInput("no sample of the evaluation part can be read".to_owned()).into());
     }
     Ok(Array2::from_shape_vec((rows, plan.network.input().len()), flat)?)
 }
@@ -195,60 +205,75 @@ impl Bench<'_> {
         let tract = EngineSettings { wish: EngineWish::Tract, ..EngineSettings::default() }.choose()?;
         let is_tract = self.engine.library().is_none();
         let engines: &[&EngineChoice] = if is_tract { &[self.engine] } else { &[self.engine, &tract] };
-        let mut contestants: Vec<Contestant<'_>> = Vec::new();
-        let mut names = Vec::new();
-        let mut promised = Vec::new();
+        let steps = self.x.nrows().div_ceil(batch);
+        let mut named: Vec<(String, u16, Option<f64>)> = Vec::new();
+        let mut passes: Vec<Pass<'_>> = Vec::new();
+        let threads = self.arguments.common.threads;
         for engine in engines {
-            let whole = Segments::prepare_fast(engine.engine(), self.network, &[])?;
-            names.push(format!("whole network, {engine}"));
-            promised.push(None);
-            contestants.push(Box::new(move || {
-                let mut lane = whole.lane()?;
-                for x in batches(self.x, batch) {
+            let mut whole = vec![Segments::prepare_fast(engine.engine(), self.network, &[])?];
+            let label = whole[0].engine().to_owned();
+            let mut names = vec![format!("whole network, {label}")];
+            if batch == 1
+                && label == engine.to_string()
+                && let Ok(file) = Segments::prepare_file(engine.engine(), self.network)
+            {
+                whole.push(file);
+                names.push(format!("the file as it is, {label}"));
+            }
+            for (whole, name) in whole.into_iter().zip(names) {
+                named.push((name, threads_used(&label, threads), None));
+                passes.push(Box::new(move |x| {
+                    let mut lane = whole.lane()?;
                     lane.begin(x)?;
-                    lane.run()?;
-                }
-                Ok(())
-            }));
+                    Ok(lane.run()?)
+                }));
+            }
         }
         for engine in engines {
             for Learnt { rule, heads, policy, .. } in learnt {
                 let heads = Arc::clone(heads);
-                let inference = Inference::new(
-                    self.spec.clone(),
-                    self.network.clone(),
-                    engine.engine(),
-                    heads,
-                    policy.clone(),
-                )?;
+                let (spec, network) = (self.spec.clone(), self.network.clone());
+                let inference = Inference::new(spec, network, engine.engine(), heads, policy.clone())?;
                 let verdicts = inference.run(self.x.view())?;
                 let cost = verdicts.iter().map(|verdict| verdict.cost).sum::<f64>() / verdicts.len() as f64;
                 let nothing = if policy.is_off() { ", saves nothing at that accuracy" } else { "" };
-                names.push(format!("leaving early by {rule}, {engine}{nothing}"));
-                promised.push(Some(1.0 / cost));
-                contestants.push(Box::new(move || {
-                    for x in batches(self.x, batch) {
-                        inference.run(x)?;
-                    }
+                let label = inference.engine().to_owned();
+                let name = format!("leaving early by {rule}, {label}{nothing}");
+                named.push((name, threads_used(&label, threads), Some(1.0 / cost)));
+                passes.push(Box::new(move |x| {
+                    inference.run(x)?;
                     Ok(())
                 }));
             }
         }
+        let mut books: Vec<StepTimes> = passes.iter().map(|_| StepTimes::new(steps)).collect();
+        let mut contestants: Vec<Contestant<'_>> = Vec::new();
+        for (mut pass, book) in passes.into_iter().zip(&mut books) {
+            contestants.push(Box::new(move || {
+                let mut steps = batches(self.x, batch).enumerate();
+                steps.try_for_each(|(step, x)| book.time(step, x.nrows(), || pass(x)))
+            }));
+        }
         let times = side_by_side(self.arguments.common.budget(), &mut contestants)?;
-        let per_sample = |ms: f64| ms / self.x.nrows() as f64;
-        let row = |((what, promised), times): ((String, Option<f64>), Times)| Row {
-            what,
-            speed_up: 1.0 / times.ratio,
-            times: Times {
-                median_ms: per_sample(times.median_ms),
-                p95_ms: per_sample(times.p95_ms),
-                ..times
-            },
-            promised,
-        };
-        Ok(names.into_iter().zip(promised).zip(times).map(row).collect())
+        drop(contestants);
+        let rows = named.into_iter().zip(times).zip(&books).map(|((named, times), book)| {
+            let (what, threads, promised) = named;
+            Row {
+                what,
+                threads,
+                mean_ms: times.median_ms / self.x.nrows() as f64,
+                p95_ms: book.p95(),
+                speed_up: 1.0 / times.ratio,
+                rounds: times.rounds,
+                promised,
+            }
+        });
+        Ok(rows.collect())
     }
 }
+
+/// One of the ways to get a batch classified.
+type Pass<'a> = Box<dyn FnMut(ArrayView2<'_, f32>) -> anyhow::Result<()> + 'a>;
 
 fn batches(x: &Array2<f32>, batch: usize) -> impl Iterator<Item = ArrayView2<'_, f32>> {
     (0..x.len_of(Axis(0)))
@@ -257,9 +282,9 @@ fn batches(x: &Array2<f32>, batch: usize) -> impl Iterator<Item = ArrayView2<'_,
 }
 
 fn table(measured: &Measured, points: f64) -> String {
-    let Measured { network, engine, threads, samples, network_accuracy, .. } = measured;
+    let Measured { network, engine, samples, network_accuracy, .. } = measured;
     let mut text = format!(
-        "{network}\n{engine}, {threads} threads, {samples} samples; the network alone: {}\n\n",
+        "{network}\n{engine}, {samples} samples; the network alone: {}\n\n",
         percent(*network_accuracy)
     );
     text.push_str(&format!("policies that lose at most {points} points on the calibration part\n"));
@@ -270,12 +295,13 @@ fn table(measured: &Measured, points: f64) -> String {
     right(&mut policies, &[1, 2, 3]);
     text.push_str(&format!("{policies}\n"));
     for (what, rows) in [("one sample at a time", &measured.single), ("batches of 32", &measured.batch)] {
-        let mut sides = grid(&[what, "mean ms, median", "p95 ms", "times as fast", "promised by MACs"]);
-        for Row { what, times, speed_up, promised } in rows {
+        let mut sides = grid(&[what, "threads", "mean ms", "p95 ms", "times as fast", "promised by MACs"]);
+        for Row { what, threads, mean_ms, p95_ms, speed_up, promised, .. } in rows {
             let promised = promised.map(ratio).unwrap_or_default();
-            sides.add_row([what.clone(), ms(times.median_ms), ms(times.p95_ms), ratio(*speed_up), promised]);
+            let (mean, p95, speed_up) = (ms(*mean_ms), ms(*p95_ms), ratio(*speed_up));
+            sides.add_row([what.clone(), threads.to_string(), mean, p95, speed_up, promised]);
         }
-        right(&mut sides, &[1, 2, 3, 4]);
+        right(&mut sides, &[1, 2, 3, 4, 5]);
         text.push_str(&format!("\n{sides}\n"));
     }
     text

@@ -68,7 +68,7 @@ pub(crate) struct CutArgs {
     /// ONNX file; random weights will do
     network: PathBuf,
     /// Number of exits, placed by time measured here, as `inspect --place` does
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "taps")]
     exits: usize,
     /// Exits at these taps instead, in the order they are reached
     #[arg(long, value_name = "TAP,…", value_delimiter = ',')]
@@ -132,6 +132,11 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
         (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
     };
     std::iter::repeat_with(next).take(count).collect()
+}
+
+/// The threads that a sample runs on: tract knows one.
+fn threads_used(engine: &str, threads: u16) -> u16 {
+    if engine.starts_with("tract") { 1 } else { threads }
 }
 
 /// `1.234`, for milliseconds.

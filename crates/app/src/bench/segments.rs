@@ -1,7 +1,6 @@
 //! `exeunt bench segments`.
 
-use std::cell::RefCell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use exeunt_exits::{DecideScratch, ExitHead, LinearHead, PoolScratch, Rule};
@@ -10,7 +9,8 @@ use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
 use super::measure::{Contestant, Times, quantile, side_by_side};
-use super::{Common, CutArgs, Exit, ms, noise, pass, percent, ratio};
+use super::{Common, CutArgs, Exit, ms, noise, pass, percent, ratio, threads_used};
+use crate::failure::BadInput;
 use crate::show::{grid, right};
 
 /// Class counts that a decision is measured with.
@@ -33,6 +33,8 @@ struct Measured {
     whole: Times,
     /// In segments, every exit asked and nobody leaving; `ratio` is to `whole`.
     segmented: Times,
+    /// The file as it is, handed to the engine; nothing where the engine does not take it.
+    file: Option<Times>,
     segments: Vec<Part>,
     exits: Vec<Asked>,
 }
@@ -70,17 +72,24 @@ pub(crate) fn segments(arguments: &SegmentsArgs) -> anyhow::Result<()> {
     let taps: Vec<&str> = exits.iter().map(|exit| exit.tap.as_str()).collect();
     let whole = Segments::prepare_fast(engine.engine(), &network, &[])?;
     let cut = Segments::prepare_fast(engine.engine(), &network, &taps)?;
+    if whole.engine() != cut.engine() {
+        let (found, expected) = (cut.engine(), whole.engine());
+        return Err(BadInput(format!("the segments run in {found}, the whole network in {expected}")).into());
+    }
+    // What somebody runs who has the engine and the file. Where the network fell back to another engine, there is none.
+    let file = if whole.engine() == engine.to_string() {
+        Segments::prepare_file(engine.engine(), &network).ok()
+    } else {
+        None
+    };
     let x = noise(7, network.input().len());
     let x = ArrayView2::from_shape((1, x.len()), &x)?;
     let head =
         |classes| exits.iter().map(|exit| random_head(exit.dim, classes)).collect::<Result<Vec<_>, _>>();
-    let [own, few, many] = [network.output().len(), CLASSES[0], CLASSES[1]].map(head);
-    let (own, few, many) = (own?, few?, many?);
+    let own = head(network.output().len())?;
 
-    let parts = RefCell::new(vec![Vec::new(); cut.len()]);
-    let asked = RefCell::new(vec![[Vec::new(), Vec::new()]; exits.len()]);
-    let (mut one, mut two, mut three) = (whole.lane()?, cut.lane()?, cut.lane()?);
-    let (mut asking, mut probing) = (Asking::default(), Asking::default());
+    let mut asking = Asking::default();
+    let (mut one, mut two) = (whole.lane()?, cut.lane()?);
     let mut contestants: Vec<Contestant<'_>> = vec![
         Box::new(|| pass(&mut one, x, 1)),
         Box::new(|| {
@@ -91,67 +100,99 @@ pub(crate) fn segments(arguments: &SegmentsArgs) -> anyhow::Result<()> {
             }
             Ok(two.run()?)
         }),
-        // The same way again, for the times of its parts: looking at the clock is not free.
-        Box::new(|| {
-            three.begin(x)?;
-            let mut parts = parts.borrow_mut();
-            for part in parts.iter_mut() {
-                let begun = Instant::now();
-                three.run()?;
-                part.push(begun.elapsed().as_secs_f64() * 1e3);
-                let e = three.next_segment() - 1;
-                if let Some(exit) = exits.get(e) {
-                    for (heads, times) in [&few, &many].into_iter().zip(&mut asked.borrow_mut()[e]) {
-                        let begun = Instant::now();
-                        probing.ask(exit, &heads[e], &three)?;
-                        times.push(begun.elapsed().as_secs_f64() * 1e3);
-                    }
-                }
-            }
-            Ok(())
-        }),
     ];
+    if let Some(file) = &file {
+        let mut lane = file.lane()?;
+        contestants.push(Box::new(move || pass(&mut lane, x, 1)));
+    }
     let times = side_by_side(arguments.common.budget(), &mut contestants)?;
     drop(contestants);
 
+    // The times of the parts, apart: looking at the clock is not free, and a thousand classes empty the caches.
+    let third = arguments.common.budget() / 3;
+    let parts = parts(&cut, x, exits.len(), third)?;
+    let [few, many] = CLASSES;
+    let few = decisions(&cut, x, &exits, &head(few)?, third)?;
+    let many = decisions(&cut, x, &exits, &head(many)?, third)?;
+
     let total = times[0].median_ms;
     let macs: Vec<u64> = network.cut(&taps)?.iter().map(|segment| segment.macs().get()).collect();
-    let part = |(i, times): (usize, &Vec<f64>)| {
-        let median_ms = quantile(times, 0.5);
-        Part {
-            tap: exits.get(i).map(|exit| exit.tap.clone()),
-            shape: exits.get(i).map_or_else(|| network.output().shape.clone(), |exit| exit.shape.clone()),
-            median_ms,
-            share: median_ms / total,
-            macs_share: macs[i] as f64 / network.macs().get() as f64,
-        }
+    let part = |(i, median_ms): (usize, f64)| Part {
+        tap: exits.get(i).map(|exit| exit.tap.clone()),
+        shape: exits.get(i).map_or_else(|| network.output().shape.clone(), |exit| exit.shape.clone()),
+        median_ms,
+        share: median_ms / total,
+        macs_share: macs[i] as f64 / network.macs().get() as f64,
     };
-    let ask = |(exit, [few, many]): (&Exit, &[Vec<f64>; 2])| {
-        let (k10_ms, k1000_ms) = (quantile(few, 0.5), quantile(many, 0.5));
-        Asked {
-            tap: exit.tap.clone(),
-            dim: exit.dim,
-            k10_ms,
-            k10_share: k10_ms / total,
-            k1000_ms,
-            k1000_share: k1000_ms / total,
-        }
+    let ask = |(exit, (k10_ms, k1000_ms)): (&Exit, (f64, f64))| Asked {
+        tap: exit.tap.clone(),
+        dim: exit.dim,
+        k10_ms,
+        k10_share: k10_ms / total,
+        k1000_ms,
+        k1000_share: k1000_ms / total,
     };
     let measured = Measured {
         network: arguments.cut.network.display().to_string(),
         engine: cut.engine().to_owned(),
-        threads: arguments.common.threads,
+        threads: threads_used(cut.engine(), arguments.common.threads),
         whole: times[0],
         segmented: times[1],
-        segments: parts.borrow().iter().enumerate().map(part).collect(),
-        exits: exits.iter().zip(asked.borrow().iter()).map(ask).collect(),
+        file: times.get(2).copied(),
+        segments: parts.into_iter().enumerate().map(part).collect(),
+        exits: exits.iter().zip(few.into_iter().zip(many)).map(ask).collect(),
     };
     if arguments.common.output.json {
-        println!("{}", serde_json::to_string(&measured)?);
+        crate::out!("{}", serde_json::to_string(&measured)?);
     } else {
-        print!("{}", table(&measured));
+        crate::out!("{}", table(&measured).trim_end());
     }
     Ok(())
+}
+
+/// Medians of the segments' times, in milliseconds.
+fn parts(cut: &Segments, x: ArrayView2<'_, f32>, exits: usize, budget: Duration) -> anyhow::Result<Vec<f64>> {
+    let mut lane = cut.lane()?;
+    let mut parts = vec![Vec::new(); exits + 1];
+    side_by_side(
+        budget,
+        &mut [Box::new(|| {
+            lane.begin(x)?;
+            for part in &mut parts {
+                let begun = Instant::now();
+                lane.run()?;
+                part.push(begun.elapsed().as_secs_f64() * 1e3);
+            }
+            Ok(())
+        })],
+    )?;
+    Ok(parts.iter().map(|times| quantile(times, 0.5)).collect())
+}
+
+/// Medians of what the exits' decisions take between the segments, in milliseconds.
+fn decisions(
+    cut: &Segments,
+    x: ArrayView2<'_, f32>,
+    exits: &[Exit],
+    heads: &[ExitHead],
+    budget: Duration,
+) -> anyhow::Result<Vec<f64>> {
+    let (mut lane, mut asking) = (cut.lane()?, Asking::default());
+    let mut asked = vec![Vec::new(); exits.len()];
+    side_by_side(
+        budget,
+        &mut [Box::new(|| {
+            lane.begin(x)?;
+            for ((exit, head), times) in exits.iter().zip(heads).zip(&mut asked) {
+                lane.run()?;
+                let begun = Instant::now();
+                asking.ask(exit, head, &lane)?;
+                times.push(begun.elapsed().as_secs_f64() * 1e3);
+            }
+            Ok(lane.run()?)
+        })],
+    )?;
+    Ok(asked.iter().map(|times| quantile(times, 0.5)).collect())
 }
 
 /// A head of noise: what a decision costs does not depend on its numbers.
@@ -181,14 +222,18 @@ impl Asking {
 }
 
 fn table(measured: &Measured) -> String {
-    let Measured { network, engine, threads, whole, segmented, .. } = measured;
+    let Measured { network, engine, threads, whole, segmented, file, .. } = measured;
     let mut text = format!("{network}\n{engine}, {threads} threads, batch 1, {} rounds\n\n", whole.rounds);
     let mut sides = grid(&["", "median ms", "p95 ms", "ratio"]);
     let exits = measured.exits.len();
+    let plain = file.as_ref().map(|file| ("the file as it is".to_owned(), file));
     for (name, times) in [
         ("whole network".to_owned(), whole),
         (format!("in {} segments, {exits} exits asked, nobody leaves", exits + 1), segmented),
-    ] {
+    ]
+    .into_iter()
+    .chain(plain)
+    {
         sides.add_row([name, ms(times.median_ms), ms(times.p95_ms), ratio(times.ratio)]);
     }
     right(&mut sides, &[1, 2, 3]);

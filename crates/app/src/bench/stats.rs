@@ -94,9 +94,9 @@ pub(crate) fn stats(arguments: &StatsArgs) -> anyhow::Result<()> {
         rows: rows.collect(),
     };
     if arguments.common.output.json {
-        println!("{}", serde_json::to_string(&measured)?);
+        crate::out!("{}", serde_json::to_string(&measured)?);
     } else {
-        print!("{}", table(&measured));
+        crate::out!("{}", table(&measured).trim_end());
     }
     Ok(())
 }

@@ -90,6 +90,7 @@ pub(super) fn load(
         let rows = match batching {
             Batching::Exact { rows } => rows,
             Batching::Fast => TRIAL_ROWS,
+            Batching::Single => 1,
         };
         let x: Vec<f32> = trial.take().unwrap_or_else(|| noise(rows * width));
         let open = |model: &[u8], rows| Prepared::new(environment, threads, model, &ends, rows);

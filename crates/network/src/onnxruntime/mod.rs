@@ -82,8 +82,8 @@ impl Engine for OnnxRuntime {
     ) -> Result<Box<dyn Chain>, EngineError> {
         let threads = match batching {
             Batching::Exact { .. } => chain::Threads::Own(1),
-            Batching::Fast if self.pooled => chain::Threads::Pool,
-            Batching::Fast => chain::Threads::Own(self.threads),
+            Batching::Fast | Batching::Single if self.pooled => chain::Threads::Pool,
+            Batching::Fast | Batching::Single => chain::Threads::Own(self.threads),
         };
         chain::load(&self.environment, threads, segments, batching)
     }
