@@ -153,7 +153,7 @@ fn onnx_runtime_gives_a_sample_the_same_bits_in_a_batch_of_any_size() {
 
 #[test]
 #[ignore = "needs EXEUNT_ONNXRUNTIME"]
-fn engines_agree() {
+fn onnx_runtime_agrees_with_tract() {
     let network = Network::load(&shipped()).unwrap();
     let x = images(&network, 9);
     let run = |engine: &dyn Engine| {
