@@ -123,17 +123,14 @@ impl Rows {
             texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&wanted))
         };
         let kept = state.nodes.iter().enumerate().filter(|(i, row)| fits(*i, row));
-        let mut order: Vec<(Option<columns::Key>, (usize, Option<usize>))> = kept
-            .map(|(i, row)| (i, given_by(row)))
-            .map(|place| (sort.0.key(&entries.at(place)), place))
-            .collect();
+        let places = kept.map(|(i, row)| (i, given_by(row)));
+        let mut order: Vec<_> = places.map(|place| (sort.0.key(&entries.at(place)), place)).collect();
         order.sort_by(|(a, _), (b, _)| match (a, b) {
             (Some(a), Some(b)) if sort.1 => a.cmp(b),
             (Some(a), Some(b)) => b.cmp(a),
             (a, b) => b.is_some().cmp(&a.is_some()),
         });
-        let order = order.into_iter().map(|(_, place)| place).collect();
-        self.order = order;
+        self.order = order.into_iter().map(|(_, place)| place).collect();
     }
 }
 
