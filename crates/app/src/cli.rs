@@ -372,16 +372,19 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
     /// Run file (configs/*.toml)
-    pub(crate) file: PathBuf,
+    #[arg(required_unless_present = "faults")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) faults: FaultsArgs,
     /// Number of nodes
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) nodes: u32,
     /// How samples are dealt out: uniform, dirichlet(ALPHA), by-class(CLASSES PER NODE)
     #[arg(long, default_value = "uniform")]
     pub(crate) partition: String,
-    /// Seeds the partition
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Seeds the partition (default 0), or the one simulation with --faults
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
     /// Folder of the samples instead of the run file's `data.root`
     #[arg(long, env = "EXEUNT_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -407,6 +410,44 @@ pub(crate) struct SimulateArgs {
     pub(crate) svg: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FaultsArgs {
+    /// Instead of a run file: made-up federations on a virtual clock, with lost messages, partitions, crashes, torn disks
+    /// and jumping clocks; every promise is checked, and what breaks one is shortened
+    #[arg(long, conflicts_with_all = ["file", "sockets", "svg"])]
+    pub(crate) faults: bool,
+    /// With --faults: which seeds, FIRST..END; without END, until --for is over. Default 0..1000
+    #[arg(long, requires = "faults", value_name = "A..B", conflicts_with = "seed")]
+    pub(crate) seeds: Option<Seeds>,
+    /// With --faults: end after this time: seconds, or 3m, 2h
+    #[arg(long = "for", requires = "faults", value_name = "TIME", value_parser = duration)]
+    pub(crate) limit: Option<std::time::Duration>,
+    /// With --faults: print what happened, event by event: of one seed, or of what broke a promise
+    #[arg(long, requires = "faults")]
+    pub(crate) trace: bool,
+}
+
+/// A range of seeds, `A..B` or `A..`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seeds {
+    pub(crate) first: u64,
+    pub(crate) end: Option<u64>,
+}
+
+impl std::str::FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("'{text}' is no range of seeds: expected FIRST..END or FIRST.., such as 0..1000");
+        let number = |text: &str| text.parse::<u64>().map_err(|_error| wrong());
+        let (first, end) = text.split_once("..").ok_or_else(wrong)?;
+        let first = number(first)?;
+        let end = if end.is_empty() { None } else { Some(number(end)?) };
+        if end.is_some_and(|end| end <= first) { Err(wrong()) } else { Ok(Self { first, end }) }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -467,6 +508,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seeds_are_read_and_nonsense_is_refused() {
+        assert_eq!("3..9".parse(), Ok(Seeds { first: 3, end: Some(9) }));
+        assert_eq!("3..".parse(), Ok(Seeds { first: 3, end: None }));
+        assert!("3".parse::<Seeds>().is_err() && "9..3".parse::<Seeds>().is_err());
+        assert!("..3".parse::<Seeds>().is_err() && "a..b".parse::<Seeds>().is_err());
     }
 
     #[test]

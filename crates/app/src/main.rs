@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod export;
 mod failure;
+mod faults;
 mod inspect;
 mod out;
 mod place;

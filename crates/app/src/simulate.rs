@@ -19,6 +19,10 @@ use crate::summary::Summary;
 use crate::{place, show};
 
 pub(crate) fn simulate(arguments: &SimulateArgs) -> anyhow::Result<()> {
+    if arguments.faults.faults {
+        let (seed, threads, json) = (arguments.seed, arguments.threads, arguments.output.json);
+        return crate::faults::simulate(&arguments.faults, seed, threads, json);
+    }
     let start = Instant::now();
     let plan = plan(arguments)?;
     let bar = bar();
@@ -64,9 +68,10 @@ pub(crate) fn bar() -> indicatif::ProgressBar {
 }
 
 fn plan(arguments: &SimulateArgs) -> anyhow::Result<Plan> {
-    let mut plan = Plan::read(&arguments.file, arguments.network.as_deref(), arguments.data.as_deref())?;
+    let file = arguments.file.as_deref().ok_or_else(|| BadInput("no run file is named".to_owned()))?;
+    let mut plan = Plan::read(file, arguments.network.as_deref(), arguments.data.as_deref())?;
     plan.nodes = arguments.nodes;
-    plan.seed = arguments.seed;
+    plan.seed = arguments.seed.unwrap_or(0);
     plan.partition = arguments
         .partition
         .parse::<Partition>()

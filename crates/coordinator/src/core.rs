@@ -364,6 +364,8 @@ impl Core {
             self.store.append_audit(&audit)?;
         }
         self.flush_traffic()?;
+        // What failed may have been a wish that the machine has no part in: it was refused, and nobody else has noticed.
+        self.store.health()?;
         let connected = publish_to.intersection(&self.connected);
         effects
             .extend(connected.map(|node| Effect::Send { node: *node, desired: self.machine.desired(*node) }));
@@ -532,11 +534,24 @@ impl Core {
     /// # Errors
     /// [`CoreError::Plan`] when run file and network do not fit.
     pub fn start_run(&mut self, now: Now, file: &RunFile, network: &Network) -> Result<RunId, CoreError> {
-        let plan = RunPlan::new(file, network)?;
+        self.start_planned(now, file, RunPlan::new(file, network)?, network.bytes())
+    }
+
+    /// Starts a run that was planned before, with the bytes of its network.
+    ///
+    /// # Errors
+    /// [`CoreError::Corrupt`] when the run file's name makes no run id, [`CoreError::Store`].
+    pub fn start_planned(
+        &mut self,
+        now: Now,
+        file: &RunFile,
+        plan: RunPlan,
+        network: &[u8],
+    ) -> Result<RunId, CoreError> {
         let number = 1 + self.entries.values().map(|entry| entry.number).max().unwrap_or(0);
         let corrupt = |why: String| CoreError::Corrupt { what: "a new run".to_owned(), why };
         let run = RunId::numbered(&file.name, number).map_err(|error| corrupt(error.to_string()))?;
-        self.store.put_blob(network.hash(), network.bytes())?;
+        self.store.put_blob(plan.options.network.digest, network)?;
         self.store.put_blob(plan.options.spec.digest, &plan.spec_bytes)?;
         let entry = RunEntry {
             file: file.clone(),
@@ -625,6 +640,11 @@ impl Core {
             Some(run) => Err(unknown(run.as_str()).into()),
             None => newest().ok_or_else(|| RunError::None.into()),
         }
+    }
+
+    /// The state machine, to look at.
+    pub fn machine(&self) -> &Coordinator {
+        &self.machine
     }
 
     /// The store, to read from.

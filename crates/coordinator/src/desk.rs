@@ -288,6 +288,21 @@ mod tests {
         assert!(stopped.to_string().starts_with("the coordinator has stopped: the store"), "{stopped}");
     }
 
+    /// Found by the simulated faults (seed 29): who joins while the disk is full is refused. The database takes
+    /// nothing more from then on, so a coordinator that went on would refuse everybody, for ever.
+    #[test]
+    fn a_coordinator_ends_when_its_store_fails_although_nothing_of_its_own_was_lost() {
+        let mut fleet = Fleet::new(1);
+        fleet.run_until_ready();
+        fleet.core.work(fleet.now).unwrap();
+        fleet.broken.store(true, Ordering::SeqCst);
+        let (secret, node) = (exeunt_stats::Digest::of(b"secret"), NodeId::from_bytes([9; 16]));
+        fleet.core.store_mut().use_token(secret, node, "newcomer", 1).unwrap_err();
+        fleet.broken.store(false, Ordering::SeqCst);
+        let error = fleet.core.work(fleet.now).unwrap_err();
+        assert!(error.to_string().contains("failed before: start again"), "{error}");
+    }
+
     #[test]
     fn a_table_that_would_overflow_the_sum_is_refused_and_the_run_goes_on() {
         let mut fleet = Fleet::new(2);

@@ -15,12 +15,11 @@ use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::Digest;
 
 use crate::desk::{Handle, Outbox, Stopped};
+use crate::plan::MAX_TABLE;
 use crate::service::Shared;
 
 /// Longest message of a node.
 const MAX_WORD: usize = 64 << 10;
-/// Longest table of a node.
-const MAX_TABLE: u64 = 256 << 20;
 /// Bytes read from the store at a time.
 const PIECE: usize = 1 << 20;
 

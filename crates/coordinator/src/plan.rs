@@ -9,7 +9,10 @@ use exeunt_network::{CutError, Network, Tap};
 use exeunt_protocol::coordinator::RunOptions;
 use exeunt_protocol::message::BlobRef;
 use exeunt_protocol::spec::{ExitPlan, RunFile, RunSpec};
-use exeunt_stats::Macs;
+use exeunt_stats::{Macs, packed};
+
+/// Longest table that is taken from a node, in bytes as it travels.
+pub(crate) const MAX_TABLE: u64 = 256 << 20;
 
 /// Why a run cannot be made of this run file and this network.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +74,23 @@ pub enum PlanError {
         found: usize,
         /// The network's input without its batch.
         expected: Vec<usize>,
+    },
+    /// The largest table of the run may be longer than a coordinator takes.
+    #[error(
+        "run file '{run}', exits: found a table of up to {found} bytes, expected at most {expected}; most of it is for \
+         '{tap}' with {dim} numbers: give it a smaller pool, or the rule class-means alone"
+    )]
+    TooLarge {
+        /// Name in the run file.
+        run: String,
+        /// Most bytes that class sums and second moments can take.
+        found: u64,
+        /// Bytes that a table may have.
+        expected: u64,
+        /// The exit with the most cells.
+        tap: String,
+        /// Numbers per sample there.
+        dim: usize,
     },
     /// The specification cannot be written down.
     #[error("run file '{run}' cannot be written as a specification")]
@@ -155,6 +175,7 @@ impl RunPlan {
             second_factor: file.floors.second_factor,
             timings: true,
         };
+        check_size(file, &context, MAX_TABLE)?;
         let spec = RunSpec {
             network: network.hash(),
             network_bytes: network.bytes().len() as u64,
@@ -176,5 +197,43 @@ impl RunPlan {
             min_nodes: file.floors.min_nodes,
         };
         Ok(Self { spec, spec_bytes, context, options })
+    }
+}
+
+/// Whether nodes will be able to deliver the largest table there is: class sums with second moments.
+fn check_size(file: &RunFile, context: &RunContext, limit: u64) -> Result<(), PlanError> {
+    let second: Vec<bool> = context.exits.iter().map(|exit| exit.rules.contains(&Rule::Whitened)).collect();
+    let shape = context.moments_shape(&second);
+    let found = packed::max_len(shape.layout().cells()) as u64;
+    let cells =
+        |exit: usize| shape.exits[exit].triangle() * usize::from(second[exit]) + shape.exits[exit].dim;
+    let widest = (0..shape.exits.len()).max_by_key(|exit| cells(*exit));
+    match widest.map(|exit| &context.exits[exit]) {
+        Some(exit) if found > limit => Err(PlanError::TooLarge {
+            run: file.name.clone(),
+            found,
+            expected: limit,
+            tap: exit.tap.clone(),
+            dim: exit.dim,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{network, run_file};
+
+    #[test]
+    fn a_run_whose_tables_nobody_would_take_is_not_started() {
+        let (file, network) = (run_file(), network());
+        let context = RunPlan::new(&file, &network).unwrap().context;
+        let error = check_size(&file, &context, 100).unwrap_err();
+        let PlanError::TooLarge { found, expected: 100, tap, dim, .. } = &error else { panic!("{error}") };
+        // The deeper of the two exits is the wider one.
+        assert_eq!((tap, *dim), (&context.exits[1].tap, context.exits[1].dim));
+        assert!(check_size(&file, &context, *found).is_ok());
+        assert!(error.to_string().contains("give it a smaller pool"), "{error}");
     }
 }

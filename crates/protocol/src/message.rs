@@ -169,7 +169,21 @@ pub enum Refusal {
     },
 }
 
+/// Longest explanation of a node that is kept, in characters.
+const MAX_WHAT: usize = 500;
+
 impl Refusal {
+    /// The same with an explanation of bounded length: what a node says is logged and sealed.
+    #[must_use]
+    pub fn clipped(mut self) -> Self {
+        if let Self::ModelMismatch { what } | Self::BadData { what } | Self::Failed { what } = &mut self
+            && let Some((end, _)) = what.char_indices().nth(MAX_WHAT)
+        {
+            what.truncate(end);
+        }
+        self
+    }
+
     /// The name by which it is counted and searched for.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -186,6 +186,11 @@ impl Node {
         self.outputs.pop_front()
     }
 
+    /// Whether the control stream is up.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// The blobs in the cache that may be dropped: of no use now, nor when this was last asked. Between two queries a
     /// snapshot is of no use for a moment, and is not to be fetched again for that. Nothing is dropped while there is
     /// no word of what is wanted.

@@ -5,6 +5,7 @@
 //! join with tokens and talk QUIC, each in a task or, for the demo, in a process of its own. Both give the same
 //! tables, bit for bit.
 
+pub mod faults;
 mod local;
 mod memory;
 mod plan;

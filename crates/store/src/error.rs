@@ -46,6 +46,12 @@ pub enum StoreError {
         /// What it said.
         source: Box<redb::Error>,
     },
+    /// It failed before, and takes nothing more: what is on the disk is found by opening it again.
+    #[error("the store {path} failed before: start again when its disk is in order")]
+    Broken {
+        /// The store.
+        path: PathBuf,
+    },
     /// A stored value cannot be read.
     #[error("the store {path} holds an unreadable value in table '{table}' at {key}: {what}")]
     Value {

@@ -1,12 +1,11 @@
 //! A store whose disk breaks when a test says so.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
-use redb::{Database, StorageBackend};
 
 use crate::{RedbStore, StoreError};
 
@@ -17,11 +16,7 @@ use crate::{RedbStore, StoreError};
 pub fn failing() -> Result<(RedbStore, Arc<AtomicBool>), StoreError> {
     let broken = Arc::new(AtomicBool::new(false));
     let disk = Disk { memory: InMemoryBackend::new(), broken: Arc::clone(&broken) };
-    let path = PathBuf::from("(breaking)");
-    let database = Database::builder()
-        .create_with_backend(disk)
-        .map_err(|error| StoreError::Database { path: path.clone(), source: Box::new(error.into()) })?;
-    Ok((RedbStore::prepare(database, path)?, broken))
+    Ok((RedbStore::on(disk, "(breaking)")?, broken))
 }
 
 #[derive(Debug)]

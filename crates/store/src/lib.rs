@@ -38,6 +38,13 @@ pub const FORMAT: u32 = 2;
 /// # Errors
 /// All methods: [`StoreError`], when the disk or a stored value is at fault; the state is then as before the call.
 pub trait Store: Send + std::fmt::Debug {
+    /// Whether it can still be relied on. A store whose disk has failed once may refuse everything from then on, also
+    /// when the disk has recovered: whoever owns it must end, and open it again.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`].
+    fn health(&self) -> Result<(), StoreError>;
+
     /// Every node that ever enrolled, by id.
     fn nodes(&self) -> Result<Vec<(NodeId, NodeRecord)>, StoreError>;
 

@@ -1,13 +1,15 @@
 //! The embedded store.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use exeunt_protocol::message::Membership;
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, WriteTransaction,
+    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageBackend,
+    WriteTransaction,
 };
 
 use crate::migrate;
@@ -25,6 +27,8 @@ use crate::{
 pub struct RedbStore {
     database: Database,
     path: PathBuf,
+    /// The disk has failed; the database takes nothing more.
+    broken: AtomicBool,
 }
 
 impl RedbStore {
@@ -44,15 +48,23 @@ impl RedbStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn in_memory() -> Result<Self, StoreError> {
-        let path = PathBuf::from("(memory)");
+        Self::on(InMemoryBackend::new(), "(memory)")
+    }
+
+    /// A store on any storage, such as a disk that a simulation breaks. `name` stands for its path in errors.
+    ///
+    /// # Errors
+    /// As [`RedbStore::open`].
+    pub fn on(storage: impl StorageBackend, name: &str) -> Result<Self, StoreError> {
+        let path = PathBuf::from(name);
         let database = Database::builder()
-            .create_with_backend(InMemoryBackend::new())
+            .create_with_backend(storage)
             .map_err(|error| StoreError::Database { path: path.clone(), source: Box::new(error.into()) })?;
         Self::prepare(database, path)
     }
 
-    pub(crate) fn prepare(database: Database, path: PathBuf) -> Result<Self, StoreError> {
-        let store = Self { database, path };
+    fn prepare(database: Database, path: PathBuf) -> Result<Self, StoreError> {
+        let store = Self { database, path, broken: AtomicBool::new(false) };
         match store.format()? {
             Some(FORMAT) => return Ok(store),
             Some(found) if found > FORMAT => {
@@ -90,7 +102,7 @@ impl RedbStore {
             txn.commit()?;
             Ok(value)
         };
-        attempt().map_err(|failure| failed(&self.path, failure))
+        attempt().map_err(|failure| self.failed(failure))
     }
 
     fn read<T>(
@@ -98,7 +110,14 @@ impl RedbStore {
         look: impl FnOnce(&redb::ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
         let attempt = || look(&self.database.begin_read()?);
-        attempt().map_err(|failure| failed(&self.path, failure))
+        attempt().map_err(|failure| self.failed(failure))
+    }
+
+    fn failed(&self, failure: Failure) -> StoreError {
+        if matches!(failure, Failure::Database(_)) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        failed(&self.path, failure)
     }
 }
 
@@ -243,6 +262,11 @@ fn keys_of(
 }
 
 impl Store for RedbStore {
+    fn health(&self) -> Result<(), StoreError> {
+        let broken = || StoreError::Broken { path: self.path.clone() };
+        if self.broken.load(Ordering::Relaxed) { Err(broken()) } else { Ok(()) }
+    }
+
     fn nodes(&self) -> Result<Vec<(NodeId, NodeRecord)>, StoreError> {
         self.read(|txn| {
             let mut nodes = Vec::new();

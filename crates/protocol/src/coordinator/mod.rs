@@ -674,6 +674,7 @@ impl Coordinator {
                 }
             }
             FromNode::Decline { run, query, refusal } => {
+                let refusal = refusal.clipped();
                 let text = format!("declined {query}: {refusal}");
                 let noted = self.runs.get_mut(&run).is_some_and(|state| state.decline(node, query, refusal));
                 if noted {

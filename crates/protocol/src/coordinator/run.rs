@@ -700,11 +700,12 @@ impl RunState {
         self.turned_away.insert(node, Turned { query, reason: rejection.to_string() });
     }
 
-    /// Notes a refusal; false when the query is not open or the node has already answered it.
+    /// Notes a refusal. True when it is the node's first word on the open query: what it says after that replaces the
+    /// reason, and is not worth a line of the log each time.
     pub(super) fn decline(&mut self, node: NodeId, query: QueryId, refusal: Refusal) -> bool {
         match &mut self.phase {
             Phase::Asking(open) if open.id == query && !open.stored.contains_key(&node) => {
-                open.declined.insert(node, refusal.clone()) != Some(refusal)
+                open.declined.insert(node, refusal).is_none()
             }
             _ => false,
         }
