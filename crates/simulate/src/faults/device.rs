@@ -9,7 +9,7 @@ use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
 use exeunt_stats::Digest;
 
 use super::samples::{Holding, ROOM};
-use super::scenario::{Millis, NodePlan};
+use super::scenario::{Change, Millis, NodePlan};
 
 /// First wait before connecting again; doubled up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Millis = 500;
@@ -28,6 +28,8 @@ pub(crate) struct Device {
     pub(crate) cache: BTreeMap<Digest, Arc<[u8]>>,
     /// The policy that applications on it infer with.
     pub(crate) policy: Option<(RunId, DesiredPolicy)>,
+    /// What becomes of its data when it dies in its next delivery.
+    pub(crate) relapse: Option<Change>,
     /// How often it has started: what belongs to an earlier life reaches nobody.
     pub(crate) life: u64,
     pub(crate) process: Option<Process>,
@@ -83,6 +85,7 @@ impl Device {
             edition: Edition { version: 1, samples: plan.samples },
             cache: BTreeMap::new(),
             policy: None,
+            relapse: None,
             life: 0,
             process: None,
         }
@@ -112,17 +115,16 @@ impl Device {
         DatasetVersion(self.edition.version)
     }
 
-    /// More data; `silently` under the number of the edition before.
-    pub(crate) fn grow(&mut self, silently: bool) {
-        if self.edition.samples < ROOM {
-            self.edition.samples += 1;
-            self.edition.version += u64::from(!silently);
+    pub(crate) fn change(&mut self, change: Change) {
+        match change {
+            Change::Grow | Change::GrowSilently if self.edition.samples == ROOM => {}
+            Change::Grow => {
+                self.edition =
+                    Edition { version: self.edition.version + 1, samples: self.edition.samples + 1 };
+            }
+            Change::GrowSilently => self.edition.samples += 1,
+            Change::RollBack => self.edition = Edition { version: 1, samples: self.plan.samples },
         }
-    }
-
-    /// The data and their number are those of the beginning again.
-    pub(crate) fn roll_back(&mut self) {
-        self.edition = Edition { version: 1, samples: self.plan.samples };
     }
 }
 

@@ -133,22 +133,40 @@ pub(crate) enum Fault {
         wall_ms: i64,
         ahead: Millis,
     },
-    /// A node's data grow. One that forgets to say so answers differently from the same edition.
-    Grow {
+    /// Everything at the coordinator takes so long at most: what comes meanwhile waits, and is taken in together.
+    SlowDisk {
+        at: Millis,
+        lasts: Millis,
+        slow: Millis,
+    },
+    /// A node's data change.
+    Data {
         at: Millis,
         node: usize,
-        silently: bool,
+        change: Change,
     },
-    /// A node's folder is replaced by an old copy: its data and their edition are those of the beginning.
-    Rollback {
+    /// A node dies while it delivers, comes back with other data and answers again; its first delivery arrives late.
+    Relapse {
         at: Millis,
         node: usize,
+        change: Change,
     },
+}
+
+/// What becomes of a node's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// There are more.
+    Grow,
+    /// There are more, and the node forgets to say so: it answers differently from the same edition.
+    GrowSilently,
+    /// The node's folder is replaced by an old copy: data and edition are those of the beginning.
+    RollBack,
 }
 
 impl Fault {
     /// The names by which faults are counted, in order.
-    pub(crate) const KINDS: [&'static str; 10] = [
+    pub(crate) const KINDS: [&'static str; 11] = [
         "partition",
         "broken connection",
         "storm",
@@ -157,8 +175,9 @@ impl Fault {
         "crash in the store",
         "full disk",
         "clock jump",
-        "data growth",
-        "data rollback",
+        "slow disk",
+        "change of data",
+        "change of data while delivering",
     ];
 
     /// Its place among [`Fault::KINDS`].
@@ -172,8 +191,9 @@ impl Fault {
             Self::Fuse { .. } => 5,
             Self::DiskFull { .. } => 6,
             Self::Clock { .. } => 7,
-            Self::Grow { .. } => 8,
-            Self::Rollback { .. } => 9,
+            Self::SlowDisk { .. } => 8,
+            Self::Data { .. } => 9,
+            Self::Relapse { .. } => 10,
         }
     }
 
@@ -187,8 +207,9 @@ impl Fault {
             | Self::Fuse { at, .. }
             | Self::DiskFull { at, .. }
             | Self::Clock { at, .. }
-            | Self::Grow { at, .. }
-            | Self::Rollback { at, .. } => *at,
+            | Self::SlowDisk { at, .. }
+            | Self::Data { at, .. }
+            | Self::Relapse { at, .. } => *at,
         }
     }
 }
@@ -245,8 +266,8 @@ impl Fault {
             Self::Partition { node, .. } => *node,
             Self::Break { node, .. }
             | Self::NodeDies { node, .. }
-            | Self::Grow { node, .. }
-            | Self::Rollback { node, .. } => Some(*node),
+            | Self::Data { node, .. }
+            | Self::Relapse { node, .. } => Some(*node),
             _ => None,
         }
     }
@@ -285,7 +306,7 @@ fn fault(rng: &mut ChaCha8Rng, storm: Millis, nodes: usize) -> Fault {
         if rng.random_bool(0.5) { rng.random_range(10..2000) } else { rng.random_range(2000..30_000) };
     let lasts = lasts.min(storm - at);
     let down = rng.random_range(1..4000);
-    match rng.random_range(0..20) {
+    match rng.random_range(0..24) {
         0 | 1 => Fault::Partition { at, lasts, node: rng.random_bool(0.7).then_some(node) },
         2 | 3 => Fault::Break { at, node },
         4 => Fault::Storm {
@@ -309,9 +330,14 @@ fn fault(rng: &mut ChaCha8Rng, storm: Millis, nodes: usize) -> Fault {
             wall_ms: rng.random_range(-100_000_000..100_000_000),
             ahead: if rng.random_bool(0.3) { rng.random_range(0..20_000) } else { 0 },
         },
-        17 | 18 => Fault::Grow { at, node, silently: rng.random_bool(0.25) },
-        _ => Fault::Rollback { at, node },
+        17 => Fault::SlowDisk { at, lasts, slow: rng.random_range(10..3000) },
+        18 | 19 => Fault::Data { at, node, change: change(rng) },
+        _ => Fault::Relapse { at, node, change: change(rng) },
     }
+}
+
+fn change(rng: &mut ChaCha8Rng) -> Change {
+    *[Change::Grow, Change::Grow, Change::GrowSilently, Change::RollBack].choose(rng).unwrap_or(&Change::Grow)
 }
 
 fn end(rng: &mut ChaCha8Rng) -> End {

@@ -38,6 +38,8 @@ const CONNECT: Millis = 3000;
 const HELD: Millis = 300;
 /// How long whatever restarts a coordinator that ended waits before it tries again.
 const RESTART: Millis = 1500;
+/// Most milliseconds that what reaches the coordinator waits, while its disk is well.
+const SLOW: Millis = 4;
 /// What the wall shows at the beginning.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 /// More events than any scenario should need.
@@ -177,6 +179,8 @@ pub(crate) struct World<'a> {
     /// How it ends when its fuse is down, and for how long.
     fuse: Option<(End, Millis)>,
     disk_full: u32,
+    /// Most milliseconds that what reaches the coordinator waits.
+    slow: Millis,
     wall_skew: i64,
     ahead: Millis,
 
@@ -225,6 +229,7 @@ impl<'a> World<'a> {
             site_life: 0,
             fuse: None,
             disk_full: 0,
+            slow: SLOW,
             wall_skew: 0,
             ahead: 0,
             devices: nodes.map(|(number, plan)| Device::new(number, *plan)).collect(),
@@ -420,8 +425,12 @@ impl<'a> World<'a> {
                 self.ahead += ahead;
                 self.after(0, Event::Wake { life: self.site_life });
             }
-            Fault::Grow { node, silently, .. } => self.devices[node].grow(silently),
-            Fault::Rollback { node, .. } => self.devices[node].roll_back(),
+            Fault::SlowDisk { lasts, slow, .. } => {
+                self.slow = slow;
+                self.after(lasts, Event::FaultOver(fault));
+            }
+            Fault::Data { node, change, .. } => self.devices[node].change(change),
+            Fault::Relapse { node, change, .. } => self.devices[node].relapse = Some(change),
         }
     }
 
@@ -435,6 +444,7 @@ impl<'a> World<'a> {
                     self.weather.lost = 0;
                 }
             }
+            Fault::SlowDisk { .. } => self.slow = SLOW,
             Fault::DiskFull { .. } => {
                 self.disk_full -= 1;
                 self.disk.set_full(self.disk_full > 0);
@@ -525,7 +535,7 @@ impl<'a> World<'a> {
 
     fn ask(&mut self, asked: Asked) {
         let life = self.site_life;
-        let wait = self.some(4);
+        let wait = self.some(self.slow);
         let Some(site) = &mut self.site else { return };
         if site.inbox.is_empty() {
             self.after(wait, Event::Desk { life });
@@ -980,6 +990,16 @@ impl<'a> World<'a> {
         let Some(bytes) = bytes else { return };
         let stream = self.open_stream(node, Stream::Deliver(contribution.clone()));
         let asked = Asked::Deliver { connection, node: id, stream, contribution, bytes };
+        if let Some(change) = self.devices[node].relapse.take() {
+            let life = self.connections.get(&connection).and_then(|connection| connection.greeted);
+            let (late, down) = (self.some(6000), 1 + self.some(1000));
+            if let Some(life) = life {
+                self.after(late, Event::Reaches { life, asked: Box::new(asked) });
+            }
+            self.devices[node].change(change);
+            self.node_dies(node, down, true);
+            return;
+        }
         let doubled = self.weather.doubled;
         if self.happens(doubled) {
             self.send(node, connection, stream, asked.clone());
