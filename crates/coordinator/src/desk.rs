@@ -269,7 +269,7 @@ mod tests {
     use exeunt_protocol::message::{Ack, Rejection};
 
     use super::*;
-    use crate::testing::Fleet;
+    use crate::testing::{Fleet, network, run_file};
 
     #[tokio::test]
     async fn a_policy_is_acknowledged_only_when_it_is_on_disk() {
@@ -301,6 +301,28 @@ mod tests {
         fleet.broken.store(false, Ordering::SeqCst);
         let error = fleet.core.work(fleet.now).unwrap_err();
         assert!(error.to_string().contains("failed before: start again"), "{error}");
+    }
+
+    /// Found by the simulated faults: two policies in one millisecond, or a clock that was set back, and nodes inferred
+    /// with the one that was not set last.
+    #[test]
+    fn the_policy_that_was_set_last_is_in_force_whatever_the_clock_says() {
+        let mut fleet = Fleet::new(1);
+        fleet.run_until_ready();
+        let first = fleet.run.clone();
+        fleet.run = fleet.core.start_run(fleet.now, &run_file(), &network()).unwrap();
+        fleet.core.work(fleet.now).unwrap();
+        fleet.run_until_ready();
+        let second = fleet.run.clone();
+        for (run, unix_ms) in [(&first, 1000), (&second, 1000), (&first, 1000), (&second, 400)] {
+            let now = Now { unix_ms, ..fleet.now };
+            fleet.core.set_policy(now, run, &PolicyRequest::Fraction(0.5), Purpose::Force).unwrap();
+            fleet.core.work(now).unwrap();
+            let desired = fleet.core.machine().desired(fleet.nodes[0]).runs;
+            let in_force: Vec<_> =
+                desired.into_iter().filter(|run| run.policy.is_some()).map(|run| run.run).collect();
+            assert_eq!(in_force, std::slice::from_ref(run), "at {unix_ms} ms");
+        }
     }
 
     #[test]

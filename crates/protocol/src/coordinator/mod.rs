@@ -457,6 +457,7 @@ impl Coordinator {
             Target::Fleet | Target::Nobody => None,
         };
         self.known(node)?;
+        let now = self.after_every_policy(now);
         let state = self.run_mut(run)?;
         let mut outputs = VecDeque::new();
         let version = state.set_policy(now, request, target, &mut outputs)?;
@@ -504,6 +505,14 @@ impl Coordinator {
             Some(node) if !self.nodes.contains_key(&node) => Err(RunError::NoNode { node }),
             _ => Ok(()),
         }
+    }
+
+    /// The wall clock, or the millisecond after the last policy of any run where it has not got further: it may have been
+    /// set back, and which policy was set last decides which one nodes infer with.
+    fn after_every_policy(&self, now: Now) -> Now {
+        let policies = self.runs.values().flat_map(|run| &run.policies);
+        let earliest = policies.map(|record| record.set_at_ms.saturating_add(1)).max().unwrap_or(0);
+        Now { unix_ms: now.unix_ms.max(earliest), ..now }
     }
 
     /// What is wanted of `node` at this moment.

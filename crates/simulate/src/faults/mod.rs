@@ -275,6 +275,7 @@ fn kit(file: &RunFile, scenario: &Scenario) -> Result<Kit, FaultsError> {
         search: SearchOptions { rounds: 2, batch: 6, levels: 4, ..SearchOptions::default() },
         range_samples: 2048,
         second_factor: 2,
+        timings: true,
     };
     let network = b"network".to_vec();
     let spec = RunSpec {

@@ -47,6 +47,8 @@ pub enum Promise {
     ShutOut,
     /// A restart takes up what was, and the same follows from it.
     Restart,
+    /// The coordinator goes on for as long as its disk does.
+    Running,
     /// When faults end, every run ends.
     Liveness,
     /// When faults end, nodes infer with the policy that was set last.
@@ -63,6 +65,7 @@ impl fmt::Display for Promise {
             Self::Sealed => "a seal has changed",
             Self::ShutOut => "a node that was shut out was listened to",
             Self::Restart => "a restart does not take up what was",
+            Self::Running => "the coordinator has ended by itself",
             Self::Liveness => "something does not come to an end",
             Self::Policy => "a node infers with another policy than it should",
         })

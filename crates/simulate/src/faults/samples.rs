@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use exeunt_exits::{Heads, OutcomesBuilder, Part, Query, RunContext};
+use exeunt_exits::{Heads, Measured, OutcomesBuilder, Part, Query, RunContext};
 use exeunt_protocol::message::Refusal;
 use exeunt_stats::{Digest, Floors, MomentsAccumulator, RangeCounter, Scale, SpreadAccumulator, Table};
 use ndarray::{Array2, ArrayView2};
@@ -146,8 +147,13 @@ impl Samples {
             }
             Query::Confidence { edges, .. } => outcomes()?.histograms(edges).map_err(failed),
             Query::Evaluate { policies, .. } => outcomes()?.tally(policies).map_err(failed),
-            #[expect(unreachable_patterns, reason = "queries that are added are declined, not guessed")]
-            _ => Err(Refusal::Failed { what: "not simulated".to_owned() }),
+            // What a device has measured it keeps, so it is the same whenever it is asked for.
+            Query::Timings { .. } => {
+                let exits = self.context.exits.len();
+                let each = |count| vec![Duration::from_millis(1 + holding.node as u64); count];
+                let network = Duration::from_millis(5);
+                Ok(Measured { network, segments: each(exits + 1), decisions: each(exits) }.table())
+            }
         }
     }
 

@@ -85,6 +85,16 @@ pub(crate) enum Wish {
     },
 }
 
+impl Wish {
+    /// The number of the run that it is about.
+    pub(crate) const fn run(&self) -> Option<usize> {
+        match self {
+            Self::SetPolicy { run, .. } | Self::TryPolicy { run, .. } | Self::StopRun { run } => Some(*run),
+            Self::StartRun | Self::Revoke { .. } => None,
+        }
+    }
+}
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {

@@ -236,6 +236,8 @@ impl Site {
                 answers.extend(wish.map(|wish| Answer::Later { wish }));
             }
         }
+        // What arrived before a node was shut out is acknowledged before somebody hears that it was.
+        let mut others = std::mem::take(&mut answers);
         for effect in self.core.work(now)? {
             match effect {
                 Effect::Send { node, desired } => {
@@ -253,6 +255,7 @@ impl Site {
                 }
             }
         }
+        answers.append(&mut others);
         Ok(answers)
     }
 

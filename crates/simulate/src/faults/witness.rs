@@ -64,7 +64,7 @@ impl Held {
         Self { run: run.clone(), query, node, dataset, table, bytes: bytes.to_vec() }
     }
 
-    fn new(&self) -> NewContribution<'_> {
+    fn contribution(&self) -> NewContribution<'_> {
         NewContribution {
             run: &self.run,
             query: self.query,
@@ -84,7 +84,7 @@ impl Witness {
     /// Writes what was acknowledged too early.
     fn release(&self) -> Result<(), StoreError> {
         for (held, at_ms) in self.held.take() {
-            self.store.borrow_mut().put_contributions(&[held.new()], at_ms)?;
+            self.store.borrow_mut().put_contributions(&[held.contribution()], at_ms)?;
         }
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Witness {
     /// A contribution that was refused is stored all the same, under an edition that wins.
     fn force(&self, new: &NewContribution<'_>, dataset: u64, now_ms: u64) -> Result<PutOutcome, StoreError> {
         let forced = Held::of(new, DatasetVersion(dataset + 1));
-        let outcome = self.store.borrow_mut().put_contributions(&[forced.new()], now_ms)?;
+        let outcome = self.store.borrow_mut().put_contributions(&[forced.contribution()], now_ms)?;
         Ok(outcome.first().copied().unwrap_or(PutOutcome::Stored))
     }
 
