@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use exeunt_protocol::coordinator::PolicyRecord;
 use exeunt_protocol::message::Contribution;
 use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, Table, packed};
@@ -82,7 +81,9 @@ pub(crate) struct Oracle {
     answers: BTreeMap<(Key, Digest), (Table, usize)>,
     acknowledged: BTreeMap<Key, (DatasetVersion, Digest)>,
     seals: BTreeMap<(RunId, QueryId), Seal>,
-    policies: BTreeMap<(RunId, PolicyVersion), PolicyRecord>,
+    policies: BTreeSet<(RunId, PolicyVersion)>,
+    /// Nodes that somebody decided to count no more.
+    left_out: BTreeSet<NodeId>,
     stopped: BTreeSet<RunId>,
     enrolled: BTreeSet<NodeId>,
     revoked: BTreeSet<NodeId>,
@@ -140,8 +141,13 @@ impl Oracle {
     }
 
     /// An operator was told that it is so.
-    pub(crate) fn policy_set(&mut self, run: RunId, record: PolicyRecord) {
-        self.policies.insert((run, record.version), record);
+    pub(crate) fn policy_set(&mut self, run: RunId, version: PolicyVersion) {
+        self.policies.insert((run, version));
+    }
+
+    /// An operator is about to leave a node out: from then on it may be counted or not.
+    pub(crate) fn leaves_out(&mut self, node: NodeId) {
+        self.left_out.insert(node);
     }
 
     pub(crate) fn stopped(&mut self, run: RunId) {
@@ -209,7 +215,7 @@ impl Oracle {
         let mut total = Table::zeros(cells);
         let mut counted = Vec::new();
         for (node, version, digest) in &seal.cohort {
-            let key = (run.clone(), id, *node);
+            let key = (run.clone(), seal.reused.unwrap_or(id), *node);
             let Some((table, held)) = self.answers.get(&(key, *digest)) else {
                 return Err((Promise::Exact, format!("nobody computed the table {digest} of {node}")));
             };
@@ -236,7 +242,8 @@ impl Oracle {
         let of_query =
             (run.clone(), id, NodeId::from_bytes([0; 16]))..=(run.clone(), id, NodeId::from_bytes([255; 16]));
         for ((.., node), (version, _)) in self.acknowledged.range(of_query) {
-            if !seal.cohort.iter().any(|(member, of, _)| member == node && of >= version) {
+            let counted = seal.cohort.iter().any(|(member, of, _)| member == node && of >= version);
+            if !counted && !self.left_out.contains(node) {
                 let what = format!("edition {} of {node} was acknowledged before", version.0);
                 return Err((Promise::Counted, what));
             }
@@ -282,8 +289,10 @@ impl Oracle {
                 Some((found, _)) => found > version,
                 None => false,
             };
-            let intact = match store.contribution(run, *query, *node)? {
-                Some(bytes) => stored.get(key).is_some_and(|(_, digest)| Digest::of(&bytes) == *digest),
+            let intact = match stored.get(key) {
+                Some((_, newest)) => store
+                    .contribution(run, *query, *node, *newest)?
+                    .is_some_and(|bytes| Digest::of(&bytes) == *newest),
                 None => false,
             };
             if !(kept && intact) {
@@ -295,7 +304,17 @@ impl Oracle {
                 ));
             }
         }
-        for (run, version) in self.policies.keys() {
+        // What was counted stays, also when its node has sent newer data since.
+        for ((run, query), seal) in &self.seals {
+            for (node, _, digest) in &seal.cohort {
+                let bytes = store.contribution(run, seal.reused.unwrap_or(*query), *node, *digest)?;
+                if !bytes.is_some_and(|bytes| Digest::of(&bytes) == *digest) {
+                    missing
+                        .push(format!("the table {} of {node}, counted in {query} of {run}", digest.short()));
+                }
+            }
+        }
+        for (run, version) in &self.policies {
             if !store.policies(run)?.iter().any(|(known, _)| known == version) {
                 missing.push(format!("policy {} of {run}", version.0));
             }

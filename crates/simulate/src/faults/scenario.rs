@@ -83,14 +83,40 @@ pub(crate) enum Wish {
     Revoke {
         node: usize,
     },
+    /// A node is asked nothing for a while.
+    Quarantine {
+        node: usize,
+    },
+    Release {
+        node: usize,
+    },
+    /// Everything that a node gave is taken out of a run.
+    Remove {
+        run: usize,
+        node: usize,
+    },
 }
 
 impl Wish {
     /// The number of the run that it is about.
     pub(crate) const fn run(&self) -> Option<usize> {
         match self {
-            Self::SetPolicy { run, .. } | Self::TryPolicy { run, .. } | Self::StopRun { run } => Some(*run),
-            Self::StartRun | Self::Revoke { .. } => None,
+            Self::SetPolicy { run, .. }
+            | Self::TryPolicy { run, .. }
+            | Self::StopRun { run }
+            | Self::Remove { run, .. } => Some(*run),
+            _ => None,
+        }
+    }
+
+    /// The node that it is about.
+    pub(crate) const fn node(&self) -> Option<usize> {
+        match self {
+            Self::Revoke { node }
+            | Self::Quarantine { node }
+            | Self::Release { node }
+            | Self::Remove { node, .. } => Some(*node),
+            _ => None,
         }
     }
 }
@@ -241,12 +267,13 @@ impl Scenario {
             .collect();
         // The first is one on whom everybody can rely.
         (nodes[0].shy, nodes[0].needs_wider) = (false, 0);
-        let revoked = (count > 1 && rng.random_bool(0.15)).then(|| rng.random_range(1..count));
-        let reliable = (0..count).filter(|node| !nodes[*node].shy && revoked != Some(*node)).count();
+        // A node on whom nobody may rely, because it is shut out, or left out, at some time.
+        let outcast = (count > 1 && rng.random_bool(0.3)).then(|| rng.random_range(1..count));
+        let reliable = (0..count).filter(|node| !nodes[*node].shy && outcast != Some(*node)).count();
         let quorum = rng.random_range(1..=reliable as u32);
         let deadline =
             if rng.random_bool(0.5) { FAR } else { Duration::from_millis(rng.random_range(500..8000)) };
-        let (wishes, runs) = wishes(&mut rng, storm, revoked);
+        let (wishes, runs) = wishes(&mut rng, storm, outcast);
         let weather = Weather {
             lost: *[0, 20, 100].choose(&mut rng).unwrap_or(&0),
             doubled: *[0, 50, 200].choose(&mut rng).unwrap_or(&0),
@@ -264,7 +291,7 @@ impl Scenario {
         let node = fewer.nodes.len();
         let reliable = fewer.nodes.iter().filter(|node| !node.shy).count() as u32;
         fewer.quorum = fewer.quorum.min(reliable.saturating_sub(1)).max(1);
-        fewer.wishes.retain(|(_, wish)| !matches!(wish, Wish::Revoke { node: of } if *of == node));
+        fewer.wishes.retain(|(_, wish)| wish.node() != Some(node));
         fewer.faults.retain(|fault| fault.node() != Some(node));
         (node > 0).then_some(fewer)
     }
@@ -284,7 +311,7 @@ impl Fault {
 }
 
 /// One run or, now and then, two; and what is wanted of them.
-fn wishes(rng: &mut ChaCha8Rng, storm: Millis, revoked: Option<usize>) -> (Vec<(Millis, Wish)>, usize) {
+fn wishes(rng: &mut ChaCha8Rng, storm: Millis, outcast: Option<usize>) -> (Vec<(Millis, Wish)>, usize) {
     let runs = if rng.random_bool(0.2) { 2 } else { 1 };
     let mut wishes = vec![(0, Wish::StartRun)];
     if runs == 2 {
@@ -303,8 +330,18 @@ fn wishes(rng: &mut ChaCha8Rng, storm: Millis, revoked: Option<usize>) -> (Vec<(
     if rng.random_bool(0.08) {
         wishes.push((rng.random_range(0..storm), Wish::StopRun { run: runs - 1 }));
     }
-    if let Some(node) = revoked {
-        wishes.push((rng.random_range(0..storm), Wish::Revoke { node }));
+    if let Some(node) = outcast {
+        let at = rng.random_range(0..storm);
+        match rng.random_range(0..3) {
+            0 => wishes.push((at, Wish::Revoke { node })),
+            1 => wishes.push((at, Wish::Remove { run: rng.random_range(0..runs), node })),
+            _ => {
+                wishes.push((at, Wish::Quarantine { node }));
+                if rng.random_bool(0.7) {
+                    wishes.push((at + rng.random_range(100..10_000), Wish::Release { node }));
+                }
+            }
+        }
     }
     (wishes, runs)
 }

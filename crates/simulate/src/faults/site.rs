@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use exeunt_coordinator::{Core, CoreError, Effect, RunPlan};
+use exeunt_coordinator::{Core, CoreError, Effect, MemberError, RunPlan};
 use exeunt_exits::PolicyRequest;
-use exeunt_protocol::coordinator::{Input, Now, PolicyRecord, Purpose, RunError, Ticket};
+use exeunt_protocol::coordinator::{Input, Now, RunError, Target, Ticket};
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, FromNode, Hello, OLDEST_VERSION, VERSION};
 use exeunt_protocol::spec::RunFile;
-use exeunt_protocol::{NodeId, QueryId, RunId};
+use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 use exeunt_store::{RedbStore, TokenOutcome};
 
@@ -65,7 +65,7 @@ pub(crate) enum Asked {
         wish: usize,
         run: RunId,
         request: PolicyRequest,
-        purpose: Purpose,
+        target: Target,
     },
     Stop {
         wish: usize,
@@ -73,6 +73,19 @@ pub(crate) enum Asked {
     },
     Revoke {
         wish: usize,
+        node: NodeId,
+    },
+    Quarantine {
+        wish: usize,
+        node: NodeId,
+    },
+    Release {
+        wish: usize,
+        node: NodeId,
+    },
+    Remove {
+        wish: usize,
+        run: RunId,
         node: NodeId,
     },
     Tick,
@@ -85,7 +98,10 @@ impl Asked {
             Self::StartRun { wish }
             | Self::SetPolicy { wish, .. }
             | Self::Stop { wish, .. }
-            | Self::Revoke { wish, .. } => Some(*wish),
+            | Self::Revoke { wish, .. }
+            | Self::Quarantine { wish, .. }
+            | Self::Release { wish, .. }
+            | Self::Remove { wish, .. } => Some(*wish),
             _ => None,
         }
     }
@@ -125,7 +141,8 @@ pub(crate) enum Answer {
     PolicySet {
         wish: usize,
         run: RunId,
-        record: PolicyRecord,
+        version: PolicyVersion,
+        target: Target,
     },
     Stopped {
         wish: usize,
@@ -134,6 +151,10 @@ pub(crate) enum Answer {
     Revoked {
         wish: usize,
         node: NodeId,
+    },
+    /// Something else was done that was wished for.
+    Granted {
+        wish: usize,
     },
     /// Not now.
     Later {
@@ -269,8 +290,12 @@ impl Site {
         match asked {
             Asked::Tick => self.core.handle(now, Input::Tick),
             Asked::Token { secret } => {
-                let token =
-                    exeunt_store::TokenRecord { label: String::new(), expires_ms: u64::MAX, used_by: None };
+                let token = exeunt_store::TokenRecord {
+                    label: String::new(),
+                    expires_ms: u64::MAX,
+                    used_by: None,
+                    approve: false,
+                };
                 self.core.store_mut().add_token(secret, &token, now.unix_ms)?;
             }
             Asked::Join { node, secret } => answers.extend(self.join(now, node, secret)),
@@ -320,8 +345,28 @@ impl Site {
                 let run = self.core.start_planned(now, &kit.file, kit.plan.clone(), &kit.network)?;
                 answers.push(Answer::Started { wish, run });
             }
-            Asked::SetPolicy { wish, run, request, purpose } => {
-                answers.push(self.set_policy(now, wish, run, &request, purpose)?);
+            Asked::SetPolicy { wish, run, request, target } => {
+                answers.push(match self.core.set_policy(now, &run, &request, target) {
+                    Ok(version) => Answer::PolicySet { wish, run, version, target },
+                    Err(CoreError::Run(RunError::Choose(_))) => Answer::Later { wish },
+                    Err(CoreError::Run(_)) => Answer::Refused { wish },
+                    Err(error) => return Err(error),
+                });
+            }
+            Asked::Quarantine { wish, node } => {
+                let done = self.core.quarantine(now, node);
+                answers.push(decided(wish, done)?);
+            }
+            Asked::Release { wish, node } => {
+                let done = self.core.release(now, node);
+                answers.push(decided(wish, done)?);
+            }
+            Asked::Remove { wish, run, node } => {
+                answers.push(match self.core.remove_contribution(now, &run, node) {
+                    Ok(()) => Answer::Granted { wish },
+                    Err(CoreError::Run(_)) => Answer::Refused { wish },
+                    Err(error) => return Err(error),
+                });
             }
             Asked::Stop { wish, run } => match self.core.stop_run(now, &run) {
                 Ok(()) => answers.push(Answer::Stopped { wish, run }),
@@ -329,14 +374,14 @@ impl Site {
                 Err(error) => return Err(error),
             },
             Asked::Revoke { wish, node } => {
-                let known = self.core.store().nodes()?.into_iter().find(|(known, _)| *known == node);
-                let Some((_, mut record)) = known else {
-                    answers.push(Answer::Later { wish });
-                    return Ok(());
-                };
-                record.revoked = true;
-                self.core.store_mut().save_node(node, &record, now.unix_ms)?;
-                self.core.handle(now, Input::Revoked { node });
+                match self.core.revoke(now, node) {
+                    Ok(()) => {}
+                    Err(MemberError::Unknown { .. }) => {
+                        answers.push(Answer::Later { wish });
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
                 self.barred.insert(node);
                 self.outboxes.remove(&node);
                 answers.push(Answer::Revoked { wish, node });
@@ -347,39 +392,21 @@ impl Site {
 
     /// As the shell lets a newcomer in: the token is spent first, and answered for afterwards.
     fn join(&mut self, now: Now, node: NodeId, secret: Digest) -> Option<Answer> {
-        let outcome = self.core.store_mut().use_token(secret, node, &name(node), now.unix_ms);
-        if matches!(outcome, Ok(TokenOutcome::Enrolled)) {
-            self.core.handle(now, Input::Enrolled { node, name: name(node) });
-        }
+        let outcome = self.core.enrol(now, secret, node, &name(node));
         match outcome {
             Ok(TokenOutcome::Enrolled | TokenOutcome::EnrolledBefore) => Some(Answer::Joined { node }),
             _ => None,
         }
     }
+}
 
-    fn set_policy(
-        &mut self,
-        now: Now,
-        wish: usize,
-        run: RunId,
-        request: &PolicyRequest,
-        purpose: Purpose,
-    ) -> Result<Answer, CoreError> {
-        match self.core.set_policy(now, &run, request, purpose) {
-            Ok(version) => {
-                let status = self.core.machine().run_status(now, &run)?;
-                let policy = status.policies.into_iter().find(|policy| policy.version == version);
-                Ok(policy.map_or(Answer::Refused { wish }, |policy| {
-                    let asked = policy.asked;
-                    let (policy, set_at_ms) = (policy.policy, policy.set_at_ms);
-                    let record = PolicyRecord { version, policy, asked, set_at_ms, purpose };
-                    Answer::PolicySet { wish, run, record }
-                }))
-            }
-            Err(CoreError::Run(RunError::Choose(_))) => Ok(Answer::Later { wish }),
-            Err(CoreError::Run(_)) => Ok(Answer::Refused { wish }),
-            Err(error) => Err(error),
-        }
+/// A decision about a node: taken, not to be taken now because the node is not there yet, or not to be taken.
+fn decided(wish: usize, done: Result<(), MemberError>) -> Result<Answer, CoreError> {
+    match done {
+        Ok(()) => Ok(Answer::Granted { wish }),
+        Err(MemberError::Unknown { .. }) => Ok(Answer::Later { wish }),
+        Err(MemberError::Store(error)) => Err(error.into()),
+        Err(_) => Ok(Answer::Refused { wish }),
     }
 }
 

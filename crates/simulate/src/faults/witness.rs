@@ -102,9 +102,10 @@ impl Witness {
             Some(Mutation::CountOneLess) => seal.cohort.last(),
             _ => None,
         };
-        let (Some((node, ..)), Some(merged)) = (member, &seal.merged) else { return Ok(seal.clone()) };
+        let (Some((node, _, table)), Some(merged)) = (member, &seal.merged) else { return Ok(seal.clone()) };
         let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
-        let bytes = self.store.borrow().contribution(run, query, *node)?.unwrap_or_default();
+        let from = seal.reused.unwrap_or(query);
+        let bytes = self.store.borrow().contribution(run, from, *node, *table)?.unwrap_or_default();
         let mut total = Table::from_cells(packed::decode(merged, cells).unwrap_or_default());
         let changed = match self.mutation {
             Some(Mutation::CountTwice) => total.merge_packed(&bytes),
@@ -206,9 +207,15 @@ impl Store for Witness {
         self.store.borrow().contributions(run, query)
     }
 
-    fn contribution(&self, run: &RunId, query: QueryId, node: NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+    fn contribution(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        node: NodeId,
+        table: Digest,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.release()?;
-        self.store.borrow().contribution(run, query, node)
+        self.store.borrow().contribution(run, query, node, table)
     }
 
     fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError> {
@@ -239,6 +246,20 @@ impl Store for Witness {
         self.store.borrow().policies(run)
     }
 
+    fn name_policy(
+        &mut self,
+        run: &RunId,
+        name: &str,
+        policy: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.store.borrow_mut().name_policy(run, name, policy, now_ms)
+    }
+
+    fn named_policies(&self, run: &RunId) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.store.borrow().named_policies(run)
+    }
+
     fn add_traffic(&mut self, traffic: &[((RunId, QueryId, NodeId), Traffic)]) -> Result<(), StoreError> {
         self.store.borrow_mut().add_traffic(traffic)
     }
@@ -253,5 +274,14 @@ impl Store for Witness {
 
     fn audit(&self, from: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
         self.store.borrow().audit(from, limit)
+    }
+
+    fn audit_of(
+        &self,
+        node: NodeId,
+        limit: usize,
+        among: usize,
+    ) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        self.store.borrow().audit_of(node, limit, among)
     }
 }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exeunt_exits::PolicyRequest;
-use exeunt_protocol::coordinator::{PolicyRecord, Purpose, Standing};
+use exeunt_protocol::coordinator::{Standing, Target};
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, FromNode};
 use exeunt_protocol::node::{Input, Output};
-use exeunt_protocol::{QueryId, RunId};
+use exeunt_protocol::{PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, packed};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -195,7 +195,7 @@ pub(crate) struct World<'a> {
     runs: Vec<RunId>,
     wishes_open: usize,
     /// The policy that was put in force last, as its operator knows.
-    in_force: Option<(RunId, PolicyRecord)>,
+    in_force: Option<(RunId, PolicyVersion)>,
     /// An operator did not hear what became of a wish.
     in_doubt: bool,
 
@@ -570,7 +570,9 @@ impl<'a> World<'a> {
                 for answer in answers {
                     self.leaves(answer);
                 }
-                if timeout.is_some() && timeout != before {
+                if timeout.is_some_and(|at| at <= time.monotonic) {
+                    self.blame(Promise::Running, "it wants to be woken at once, for ever".to_owned());
+                } else if timeout.is_some() && timeout != before {
                     self.wake();
                 }
             }
@@ -649,12 +651,18 @@ impl<'a> World<'a> {
                 self.runs.push(run);
                 self.wishes_open -= 1;
             }
-            Answer::PolicySet { wish, run, record } => {
-                self.note(format_args!("wish {wish}: policy {} of {run}", record.version.0));
-                self.oracle.policy_set(run.clone(), record.clone());
-                if record.purpose == Purpose::Force {
-                    self.in_force = Some((run, record));
+            Answer::PolicySet { wish, run, version, target } => {
+                self.note(format_args!("wish {wish}: policy {} of {run}", version.0));
+                self.oracle.policy_set(run.clone(), version);
+                if target == Target::Fleet {
+                    self.in_force = Some((run, version));
                 }
+                self.wishes_open -= 1;
+            }
+            Answer::Granted { wish } => {
+                self.note(format_args!("wish {wish}: granted"));
+                // A policy is chosen again when a contribution was taken out.
+                self.in_doubt |= matches!(self.scenario.wishes[wish].1, Wish::Remove { .. });
                 self.wishes_open -= 1;
             }
             Answer::Stopped { wish, run } => {
@@ -682,26 +690,40 @@ impl<'a> World<'a> {
     fn wish(&mut self, number: usize, tries: u32) {
         let wish = self.scenario.wishes[number].1;
         let run = |run: usize| self.runs.get(run).cloned();
+        let device = |node: usize| self.devices.get(node);
         // The operator's answer to a start may have been lost; one that is still wanted is asked for again.
-        let asked = match wish {
-            Wish::StartRun => Some(Asked::StartRun { wish: number }),
-            Wish::SetPolicy { run: of, percent } => run(of).map(|run| Asked::SetPolicy {
-                wish: number,
-                run,
-                request: PolicyRequest::Fraction(f64::from(percent) / 100.0),
-                purpose: Purpose::Force,
-            }),
-            Wish::TryPolicy { run: of, percent } => run(of).map(|run| Asked::SetPolicy {
-                wish: number,
-                run,
-                request: PolicyRequest::Fraction(f64::from(percent) / 100.0),
-                purpose: Purpose::Trial,
-            }),
-            Wish::StopRun { run: of } => run(of).map(|run| Asked::Stop { wish: number, run }),
-            Wish::Revoke { node } => {
-                self.devices.get(node).map(|device| Asked::Revoke { wish: number, node: device.id })
-            }
-        };
+        let asked =
+            match wish {
+                Wish::StartRun => Some(Asked::StartRun { wish: number }),
+                Wish::SetPolicy { run: of, percent } => run(of).map(|run| Asked::SetPolicy {
+                    wish: number,
+                    run,
+                    request: PolicyRequest::Fraction(f64::from(percent) / 100.0),
+                    target: Target::Fleet,
+                }),
+                Wish::TryPolicy { run: of, percent } => run(of).map(|run| Asked::SetPolicy {
+                    wish: number,
+                    run,
+                    request: PolicyRequest::Fraction(f64::from(percent) / 100.0),
+                    target: Target::Nobody,
+                }),
+                Wish::StopRun { run: of } => run(of).map(|run| Asked::Stop { wish: number, run }),
+                Wish::Revoke { node } => {
+                    device(node).map(|device| Asked::Revoke { wish: number, node: device.id })
+                }
+                Wish::Quarantine { node } => {
+                    device(node).map(|device| Asked::Quarantine { wish: number, node: device.id })
+                }
+                Wish::Release { node } => {
+                    device(node).map(|device| Asked::Release { wish: number, node: device.id })
+                }
+                Wish::Remove { run: of, node } => run(of)
+                    .zip(device(node))
+                    .map(|(run, device)| Asked::Remove { wish: number, run, node: device.id }),
+            };
+        if let Some(device) = wish.node().and_then(device) {
+            self.oracle.leaves_out(device.id);
+        }
         let starts = self.scenario.wishes.iter().filter(|(_, wish)| *wish == Wish::StartRun).count();
         match asked {
             Some(asked) if self.site.is_some() => self.ask(asked),
@@ -1195,13 +1217,13 @@ impl<'a> World<'a> {
         let mut wrong = Vec::new();
         let machine = site.core.machine();
         // A node infers with the policy that was set last; what an operator did not hear of may have come after.
-        if let (Some((run, record)), false) = (&self.in_force, self.in_doubt)
+        if let (Some((run, version)), false) = (&self.in_force, self.in_doubt)
             && !self.oracle.is_stopped(run)
         {
             for device in self.devices.iter().filter(|device| !self.oracle.is_revoked(device.id)) {
                 let of = device.policy.as_ref().map(|(run, policy)| (run.clone(), policy.version));
-                if of != Some((run.clone(), record.version)) {
-                    let what = format!("{of:?} at {}, expected {} of {run}", device.id, record.version.0);
+                if of != Some((run.clone(), *version)) {
+                    let what = format!("{of:?} at {}, expected {} of {run}", device.id, version.0);
                     wrong.push((Promise::Policy, what));
                 }
             }
@@ -1215,14 +1237,23 @@ impl<'a> World<'a> {
                         wrong.push((Promise::Restart, format!("{run} is gone")));
                         continue;
                     };
-                    let same = found.standing == expected.standing
-                        && found.queries == expected.queries
-                        && found.snapshot == expected.snapshot
-                        && found.result == expected.result
-                        && found.policies == expected.policies;
-                    if !same {
-                        wrong.push((Promise::Restart, format!("{run} is another after a restart")));
-                    }
+                    let known = expected.queries.iter().zip(&found.queries);
+                    let other =
+                        known.filter(|(expected, found)| expected != found).map(|pair| format!("{pair:?}"));
+                    let differs = [
+                        (found.standing != expected.standing, "its standing".to_owned()),
+                        (
+                            found.queries.len() != expected.queries.len(),
+                            "the number of its queries".to_owned(),
+                        ),
+                        (found.queries != expected.queries, other.collect::<Vec<_>>().join(", ")),
+                        (found.snapshot != expected.snapshot, "its snapshot".to_owned()),
+                        (found.result != expected.result, "its result".to_owned()),
+                        (found.policies != expected.policies, "its policies".to_owned()),
+                    ];
+                    let differs = differs.into_iter().filter_map(|(differs, what)| differs.then_some(what));
+                    wrong
+                        .extend(differs.map(|what| (Promise::Restart, format!("{run} has changed: {what}"))));
                 }
             }
             Err(error) => wrong.push((Promise::Restart, error.to_string())),
