@@ -331,8 +331,8 @@ impl Core {
                     Output::Seal { run, query, body, cohort, declined, cells } => {
                         self.seal(now, Question { run, query, body }, cohort, declined, cells)?;
                     }
-                    Output::Reseal { run, query, from, body, cohort, cells } => {
-                        self.reseal(now, Question { run, query, body }, from, &cohort, cells)?;
+                    Output::Reseal { run, query, from, body, cohort, declined, cells } => {
+                        self.reseal(now, Question { run, query, body }, from, &cohort, declined, cells)?;
                     }
                     Output::SaveRemoval { run, removal } => {
                         if let Some(mut entry) = self.entries.get(&run).cloned() {
@@ -439,6 +439,7 @@ impl Core {
         Question { run, query, body }: Question,
         from: QueryId,
         counted: &[NodeId],
+        declined: Vec<(NodeId, String)>,
         cells: usize,
     ) -> Result<(), CoreError> {
         let corrupt = |why: String| CoreError::Corrupt { what: format!("the sum of {from} of '{run}'"), why };
@@ -456,7 +457,7 @@ impl Core {
         }
         let seal = Seal {
             cohort,
-            declined: before.declined,
+            declined,
             merged: Some(packed::encode(merged.cells())),
             cells: cells as u64,
             digest: Some(merged.digest()),

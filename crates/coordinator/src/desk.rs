@@ -316,7 +316,7 @@ mod tests {
         let second = fleet.run.clone();
         for (run, unix_ms) in [(&first, 1000), (&second, 1000), (&first, 1000), (&second, 400)] {
             let now = Now { unix_ms, ..fleet.now };
-            fleet.core.set_policy(now, run, &PolicyRequest::Fraction(0.5), Purpose::Force).unwrap();
+            fleet.core.set_policy(now, run, &PolicyRequest::Fraction(0.5), Target::Fleet).unwrap();
             fleet.core.work(now).unwrap();
             let desired = fleet.core.machine().desired(fleet.nodes[0]).runs;
             let in_force: Vec<_> =

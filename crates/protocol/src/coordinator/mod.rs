@@ -203,6 +203,8 @@ pub enum Output {
         body: Digest,
         /// Who is counted.
         cohort: Vec<NodeId>,
+        /// Who had declined, and why.
+        declined: Vec<(NodeId, String)>,
         /// Number of cells of a table.
         cells: usize,
     },

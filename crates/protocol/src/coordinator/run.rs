@@ -107,8 +107,19 @@ pub(super) struct OpenQuery {
     pub(super) opened: Duration,
     pub(super) stored: BTreeMap<NodeId, (DatasetVersion, BlobRef)>,
     pub(super) declined: BTreeMap<NodeId, Refusal>,
-    /// Where nobody is asked: the earlier query whose tables are counted, and whose they are.
-    pub(super) reused: Option<(QueryId, Vec<NodeId>)>,
+    /// Where nobody is asked: what is used again instead.
+    pub(super) reused: Option<Reused>,
+}
+
+/// What an earlier query brought, as far as it still counts.
+#[derive(Debug, Clone)]
+pub(super) struct Reused {
+    /// The query under which the tables are stored.
+    pub(super) origin: QueryId,
+    /// Whose are counted.
+    pub(super) cohort: Vec<NodeId>,
+    /// Who had declined, and why.
+    pub(super) declined: Vec<(NodeId, String)>,
 }
 
 /// A query that was closed.
@@ -239,16 +250,17 @@ impl RunState {
                 };
                 match self.answered_before(&open) {
                     None => Phase::Asking(open),
-                    Some((from, cohort)) => {
+                    Some((from, reused)) => {
                         outputs.push_back(Output::Reseal {
                             run: self.id.clone(),
                             query: id,
                             from,
                             body: body.digest,
-                            cohort: cohort.clone(),
+                            cohort: reused.cohort.clone(),
+                            declined: reused.declined.clone(),
                             cells,
                         });
-                        Phase::Sealing(OpenQuery { reused: Some((from, cohort)), ..open })
+                        Phase::Sealing(OpenQuery { reused: Some(reused), ..open })
                     }
                 }
             }
@@ -261,12 +273,15 @@ impl RunState {
 
     /// The query before the last removal that asked the same and was answered, and who is counted of those who did,
     /// if they are enough.
-    fn answered_before(&self, open: &OpenQuery) -> Option<(QueryId, Vec<NodeId>)> {
+    fn answered_before(&self, open: &OpenQuery) -> Option<(QueryId, Reused)> {
         let same = |closed: &&Closed| closed.body == open.wanted.body.digest && !closed.withdrawn;
         let before = self.superseded.iter().rev().find(same)?;
         let remain = before.cohort.iter().copied().filter(|node| self.removed_at(*node).is_none());
         let cohort: Vec<NodeId> = remain.collect();
-        (cohort.len() >= self.needed(open)).then_some((before.id, cohort))
+        let declined = before.declined.iter().filter(|(node, _)| self.removed_at(*node).is_none());
+        let (origin, declined) = (before.reused.unwrap_or(before.id), declined.cloned().collect());
+        let enough = cohort.len() >= self.needed(open);
+        enough.then_some((before.id, Reused { origin, cohort, declined }))
     }
 
     /// Whenever the program rests, the oldest policy that was not measured yet is.
@@ -385,12 +400,15 @@ impl RunState {
             body: open.wanted.body.digest,
             withdrawn: merged.is_none(),
             cohort: match (&open.reused, merged) {
-                (Some((_, cohort)), _) => cohort.clone(),
+                (Some(reused), _) => reused.cohort.clone(),
                 (None, Some(_)) => open.stored.keys().copied().collect(),
                 (None, None) => Vec::new(),
             },
-            declined: open.declined.iter().map(|(node, why)| (*node, why.to_string())).collect(),
-            reused: open.reused.as_ref().map(|(from, _)| *from),
+            declined: match &open.reused {
+                Some(reused) => reused.declined.clone(),
+                None => open.declined.iter().map(|(node, why)| (*node, why.to_string())).collect(),
+            },
+            reused: open.reused.as_ref().map(|reused| reused.origin),
         });
         match self.advance(merged) {
             Ok(()) => self.open_next(now, outputs),

@@ -339,7 +339,7 @@ impl Coordinator {
                 name: open.name.to_owned(),
                 withdrawn: false,
                 superseded: false,
-                reused: open.reused.as_ref().map(|(from, _)| *from),
+                reused: open.reused.as_ref().map(|reused| reused.origin),
                 closed_ms: None,
                 answered: open.stored.keys().copied().collect(),
                 declined: declined

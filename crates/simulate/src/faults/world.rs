@@ -561,6 +561,7 @@ impl<'a> World<'a> {
         let time = self.time();
         let Some(site) = &mut self.site else { return };
         let wishes: Vec<usize> = site.inbox.iter().filter_map(Asked::wish).collect();
+        let woken = site.inbox.iter().any(|asked| matches!(asked, Asked::Tick));
         let before = site.timeout();
         let worked = site.work(time, self.kit);
         let timeout = site.timeout();
@@ -570,9 +571,9 @@ impl<'a> World<'a> {
                 for answer in answers {
                     self.leaves(answer);
                 }
-                if timeout.is_some_and(|at| at <= time.monotonic) {
+                if woken && timeout.is_some_and(|at| at <= time.monotonic) {
                     self.blame(Promise::Running, "it wants to be woken at once, for ever".to_owned());
-                } else if timeout.is_some() && timeout != before {
+                } else if timeout.is_some_and(|at| at <= time.monotonic || timeout != before) {
                     self.wake();
                 }
             }
