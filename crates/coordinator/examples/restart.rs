@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use exeunt_coordinator::Core;
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{Now, Ticket};
-use exeunt_protocol::message::{Ack, BlobRef, Contribution};
+use exeunt_protocol::message::{Ack, BlobRef, Contribution, Membership};
 use exeunt_protocol::spec::RunFile;
 use exeunt_protocol::{DatasetVersion, NodeId, QueryId};
 use exeunt_stats::packed;
@@ -88,7 +88,8 @@ fn prepare(path: &Path, nodes: u32, contributions: u32) -> Result<Core, Box<dyn 
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
     let mut store = RedbStore::on(Unsynced(FileBackend::new(file)?), "(preparing)")?;
     for node in 0..nodes {
-        let record = NodeRecord { name: format!("node-{node}"), enrolled_ms: 1, revoked: false };
+        let name = format!("node-{node}");
+        let record = NodeRecord { name, enrolled_ms: 1, revoked: false, membership: Membership::Active };
         store.save_node(id(node), &record, 1)?;
     }
     let mut core = Core::open(Box::new(store), NOW)?;

@@ -308,7 +308,7 @@ impl Oracle {
         for ((run, query), seal) in &self.seals {
             for (node, _, digest) in &seal.cohort {
                 let bytes = store.contribution(run, seal.reused.unwrap_or(*query), *node, *digest)?;
-                if !bytes.is_some_and(|bytes| Digest::of(&bytes) == *digest) {
+                if bytes.is_none_or(|bytes| Digest::of(&bytes) != *digest) {
                     missing
                         .push(format!("the table {} of {node}, counted in {query} of {run}", digest.short()));
                 }
