@@ -27,6 +27,9 @@ pub use records::{
 };
 pub use redb_store::RedbStore;
 
+/// What [`RedbStore::on`] needs of a disk.
+pub use redb::StorageBackend;
+
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 

@@ -7,9 +7,9 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use exeunt_store::StorageBackend;
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
-use redb::StorageBackend;
 
 /// What a disk writes at once.
 const SECTOR: usize = 512;
