@@ -11,7 +11,8 @@ use exeunt_stats::Digest;
 
 use crate::ids::{QueryId, RunId};
 use crate::message::{
-    Ack, Activity, BlobRef, Contribution, Desired, DesiredPolicy, DesiredQuery, DesiredRun, FromNode, Refusal,
+    Ack, Activity, BlobRef, Contribution, Desired, DesiredPolicy, DesiredQuery, DesiredRun, FromNode,
+    Refusal, Rejection,
 };
 
 /// Something that happened at the node.
@@ -278,8 +279,16 @@ impl Node {
             let reason = rejection.to_string();
             self.outputs.push_back(Output::Rejected { run: key.0.clone(), query: key.1, reason });
         }
-        if self.answers.contains_key(&key) {
-            self.answers.insert(key, Answer::Acknowledged);
+        match ack {
+            // The coordinator may let the node in again and want the same answer before the node has heard that it was
+            // left out: nothing may be remembered that would keep it from answering then.
+            Ack::Rejected(Rejection::NotTakingPart { .. }) => {
+                self.answers.remove(&key);
+            }
+            _ if self.answers.contains_key(&key) => {
+                self.answers.insert(key, Answer::Acknowledged);
+            }
+            _ => {}
         }
     }
 
@@ -403,6 +412,53 @@ mod tests {
         // Where nothing is wanted, nobody has said that nothing will be.
         node.handle(Input::Desired(Desired::default()));
         assert!(node.stale_blobs().is_empty() && node.stale_blobs().is_empty());
+    }
+
+    #[test]
+    fn who_was_left_out_answers_when_it_is_let_in_again() {
+        let blob = BlobRef::of;
+        let query = DesiredQuery { id: QueryId(0), body: blob(b"query"), heads: None };
+        let run = |query: Option<DesiredQuery>| DesiredRun {
+            run: "r-1".parse().unwrap(),
+            spec: blob(b"spec"),
+            network: blob(b"network"),
+            query,
+            policy: None,
+        };
+        let (asked, left_out) = ([run(Some(query.clone()))], [run(None)]);
+        let turned_away = Input::Acknowledged {
+            run: "r-1".parse().unwrap(),
+            query: query.id,
+            ack: Ack::Rejected(Rejection::NotTakingPart { why: "quarantined".to_owned() }),
+        };
+        let word = |runs: &[DesiredRun; 1]| Input::Desired(Desired { runs: runs.to_vec() });
+        // What is wanted and what became of a delivery travel apart, and only the newest wish is sure to arrive.
+        let heard = [
+            vec![word(&left_out), turned_away.clone(), word(&asked)],
+            vec![turned_away.clone(), word(&left_out), word(&asked)],
+            vec![turned_away.clone(), word(&asked)],
+            vec![word(&asked), turned_away],
+        ];
+        for inputs in heard {
+            let mut node =
+                Node::new([b"spec".as_slice(), b"network", b"query"].map(|bytes| blob(bytes).digest));
+            let told = format!("{inputs:?}");
+            let contribution = Contribution {
+                run: "r-1".parse().unwrap(),
+                query: query.id,
+                dataset: crate::ids::DatasetVersion(1),
+                table: blob(b"table"),
+            };
+            let answer = Ok(contribution.clone());
+            let answered = Input::Answered { run: contribution.run.clone(), query: query.id, answer };
+            [Input::Connected, word(&asked), answered].into_iter().for_each(|input| node.handle(input));
+            while node.poll_output().is_some() {}
+            inputs.into_iter().for_each(|input| node.handle(input));
+            let outputs = std::iter::from_fn(|| node.poll_output());
+            let work =
+                outputs.filter(|output| matches!(output, Output::Compute { .. } | Output::Abandon { .. }));
+            assert!(matches!(work.last(), Some(Output::Compute { .. })), "{told}");
+        }
     }
 
     #[test]

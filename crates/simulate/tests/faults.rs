@@ -32,6 +32,23 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     assert!(tally.withdrawn > 10 && tally.rejected > 10 && tally.coordinator_restarts > 100, "{tally:?}");
 }
 
+/// What the simulation has found, and what was changed since.
+#[test]
+fn what_was_found_stays_repaired() {
+    let found = [
+        (1_002_918, "an answer that was turned away during a quarantine was not given again after it"),
+        (1_007_295, "the same"),
+        (1_005_300, "a token that was made a second time could be spent a second time"),
+        (1_005_613, "the same"),
+        (1_009_225, "the same"),
+    ];
+    let mut explorer = Explorer::new().unwrap();
+    for (seed, what) in found {
+        let seen = explorer.watch(seed).unwrap();
+        assert_eq!(seen.violation, None, "seed {seed}: {what}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in [3, 14, 159] {
