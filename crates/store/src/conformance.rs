@@ -97,6 +97,8 @@ fn tokens_are_spent_once(store: &mut dyn Store) {
     assert_eq!(store.use_token(secret, node(1), "a", 5).unwrap(), TokenOutcome::Enrolled);
     assert_eq!(store.use_token(secret, node(1), "a", 6).unwrap(), TokenOutcome::EnrolledBefore);
     assert_eq!(store.use_token(secret, node(2), "b", 7).unwrap(), TokenOutcome::Used);
+    store.add_token(secret, &token, 7).unwrap();
+    assert_eq!(store.use_token(secret, node(2), "b", 7).unwrap(), TokenOutcome::Used);
     let old = Digest::of(b"old");
     store.add_token(old, &token, 1).unwrap();
     assert_eq!(store.use_token(old, node(2), "b", 100).unwrap(), TokenOutcome::Expired);

@@ -54,7 +54,8 @@ pub trait Store: Send + std::fmt::Debug {
     /// Adds a node or changes what is known of it.
     fn save_node(&mut self, node: NodeId, record: &NodeRecord, now_ms: u64) -> Result<(), StoreError>;
 
-    /// Adds a join token, named by the digest of its secret.
+    /// Adds a join token, named by the digest of its secret. Adding one that is there changes nothing: what was spent
+    /// stays spent.
     fn add_token(&mut self, secret: Digest, token: &TokenRecord, now_ms: u64) -> Result<(), StoreError>;
 
     /// Spends a token for a node and enrols it, exactly once, in one transaction. The node that spent it may do so

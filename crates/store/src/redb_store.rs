@@ -288,7 +288,11 @@ impl Store for RedbStore {
 
     fn add_token(&mut self, secret: Digest, token: &TokenRecord, now_ms: u64) -> Result<(), StoreError> {
         self.write(|txn| {
-            txn.open_table(TOKENS)?.insert(*secret.as_bytes(), encode("tokens", token)?.as_slice())?;
+            let mut tokens = txn.open_table(TOKENS)?;
+            if tokens.get(*secret.as_bytes())?.is_some() {
+                return Ok(());
+            }
+            tokens.insert(*secret.as_bytes(), encode("tokens", token)?.as_slice())?;
             log(txn, now_ms, None, None, format!("token made, label '{}'", token.label))
         })
     }
