@@ -394,20 +394,23 @@ fn a_coordinator_and_two_nodes_killed_in_the_middle_change_nothing() {
     let mut federation = Federation::with_nodes(4, "dirichlet(1.0):3");
     let file = federation.run_file(&[("quorum = 8", "quorum = 4")]);
     let (_, expected) = undisturbed(&file, 4, "dirichlet(1.0)", 3);
+    let mut kills = 0;
     for seed in (0..rounds).map(|round| first.wrapping_add(round)) {
         eprintln!("EXEUNT_SEED={seed}");
         let start = std::time::Instant::now();
         federation.start_run(&file);
-        kill_some(&mut federation, &mut StdRng::seed_from_u64(seed));
+        kills += kill_some(&mut federation, &mut StdRng::seed_from_u64(seed));
         let report = federation.ready();
         assert_same(&report, &expected);
         assert!(report["late"].as_array().unwrap().is_empty(), "{}", report["late"]);
         eprintln!("  {:.1} s", start.elapsed().as_secs_f64());
     }
+    println!("{rounds} rounds, {kills} kills: nothing lost, nothing counted twice, nobody stuck");
 }
 
-/// Who dies, when, and for how long. The moments are random and not waited for: that is the point.
-fn kill_some(federation: &mut Federation, rng: &mut StdRng) {
+/// Who dies, when, and for how long. The moments are random and not waited for: that is the point. Returns how many
+/// were killed.
+fn kill_some(federation: &mut Federation, rng: &mut StdRng) -> usize {
     enum Event {
         Kill(Option<usize>),
         Restart(Option<usize>),
@@ -421,8 +424,9 @@ fn kill_some(federation: &mut Federation, rng: &mut StdRng) {
         events.push((at + rng.random_range(0..1_000), Event::Restart(victim)));
     }
     events.sort_by_key(|(at, _)| *at);
-    let mut now = 0;
+    let (mut now, mut kills) = (0, 0);
     for (at, event) in events {
+        kills += usize::from(matches!(event, Event::Kill(_)));
         std::thread::sleep(Duration::from_millis(at - now));
         now = at;
         match event {
@@ -432,6 +436,7 @@ fn kill_some(federation: &mut Federation, rng: &mut StdRng) {
             Event::Restart(Some(node)) => federation.start_node(node),
         }
     }
+    kills
 }
 
 #[test]
