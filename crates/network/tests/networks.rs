@@ -166,6 +166,47 @@ fn onnx_runtime_agrees_with_tract() {
     assert!(off < 1e-5, "off by {off:e} of the largest output");
 }
 
+/// Samples that leave between segments take nothing of the others with them.
+fn some_leave(engine: &dyn Engine) {
+    let network = Network::load(&shipped()).unwrap();
+    let taps: Vec<&str> = network.taps().iter().map(|tap| tap.name.as_str()).step_by(6).take(3).collect();
+    let segments = Segments::prepare_fast(engine, &network, &taps).unwrap();
+    let x = images(&network, 9);
+    let alone: Vec<Array2<f32>> =
+        x.axis_chunks_iter(Axis(0), 1).map(|row| segments.run_all(row, &mut |_, _| {}).unwrap()).collect();
+    // Rows of those that are on their way, behind each segment: all, some, one.
+    for kept in [[&[1_usize, 4, 8][..], &[0, 1, 2], &[2]], [&[0, 1, 2, 3, 4, 5, 6, 7, 8], &[0, 8], &[1]]] {
+        let mut lane = segments.lane().unwrap();
+        lane.begin(x.view()).unwrap();
+        let mut samples: Vec<usize> = (0..9).collect();
+        for rows in kept {
+            lane.run().unwrap();
+            lane.keep(rows);
+            samples = rows.iter().map(|row| samples[*row]).collect();
+            assert_eq!(lane.rows(), samples.len());
+        }
+        lane.run().unwrap();
+        for (row, sample) in samples.iter().enumerate() {
+            let expected = alone[*sample].row(0);
+            let magnitude = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+            let apart = lane.row(row).iter().zip(expected).map(|(a, b)| (a - b).abs());
+            let off = apart.fold(0.0, f32::max) / magnitude;
+            assert!(off < 1e-5, "sample {sample} of those kept by {kept:?}: off by {off:e}");
+        }
+    }
+}
+
+#[test]
+fn those_that_stay_are_what_they_are_alone() {
+    some_leave(&Tract);
+}
+
+#[test]
+#[ignore = "needs EXEUNT_ONNXRUNTIME"]
+fn onnx_runtime_leaves_those_that_stay_what_they_are_alone() {
+    some_leave(&onnx_runtime());
+}
+
 fn of_the_reference(name: &str) {
     let root = std::env::var("EXEUNT_REFERENCE").expect("EXEUNT_REFERENCE names the reference's folder");
     check(&PathBuf::from(root).join("models").join(name), &Tract);

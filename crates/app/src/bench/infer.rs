@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use exeunt_data::{Preprocess, Reader};
-use exeunt_exits::{Heads, Policy, Rule, RunResult};
+use exeunt_exits::{CurvePoint, Heads, Policy, Rule, RunResult};
 use exeunt_network::{EngineChoice, EngineSettings, EngineWish, Network, Segments};
 use exeunt_node::Inference;
 use exeunt_protocol::spec::RunSpec;
@@ -35,6 +35,10 @@ pub(crate) struct InferArgs {
     /// Points of accuracy that early exits may lose on the calibration part
     #[arg(long, value_name = "POINTS", default_value_t = 1.0)]
     points: f64,
+    /// What the cheapest policy within those points is cheapest by: the clock, as this machine measures its segments and
+    /// decisions, or multiply-accumulates
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = By::Time)]
+    by: By,
     /// Make statistics of this share of their part only
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     share: f64,
@@ -45,12 +49,21 @@ pub(crate) struct InferArgs {
     common: Common,
 }
 
+/// What a policy is cheap by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum By {
+    Time,
+    Macs,
+}
+
 #[derive(Debug, Serialize)]
 struct Measured {
     network: String,
     engine: String,
     samples: usize,
     network_accuracy: f64,
+    chosen_by: By,
     policies: Vec<Chosen>,
     single: Vec<Row>,
     batch: Vec<Row>,
@@ -104,7 +117,7 @@ pub(crate) fn infer(arguments: &InferArgs) -> anyhow::Result<()> {
     if let Some(placed) = crate::place::fill(&mut plan.file, &plan.network, engine.engine())? {
         tracing::info!("{}", placed.summary());
     }
-    let learnt = Rule::ALL.map(|rule| learn(&plan, rule, arguments.points));
+    let learnt = Rule::ALL.map(|rule| learn(&plan, rule, arguments));
     let learnt = learnt.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let Some(first) = learnt.first() else { return Ok(()) };
     let spec = exeunt_coordinator::RunPlan::new(&plan.file, &plan.network)?.spec;
@@ -115,6 +128,7 @@ pub(crate) fn infer(arguments: &InferArgs) -> anyhow::Result<()> {
         engine: engine.to_string(),
         samples: x.nrows(),
         network_accuracy: first.network_accuracy,
+        chosen_by: arguments.by,
         policies: learnt.iter().map(Learnt::chosen).collect(),
         single: bench.measure(&learnt, 1)?,
         batch: bench.measure(&learnt, BATCH)?,
@@ -144,9 +158,9 @@ impl Learnt {
     }
 }
 
-/// Simulates the run with one rule, and takes the cheapest policy that loses no more than `points` on the calibration
-/// part.
-fn learn(plan: &Plan, rule: Rule, points: f64) -> anyhow::Result<Learnt> {
+/// Simulates the run with one rule, and takes the cheapest policy that loses no more than so many points on the
+/// calibration part.
+fn learn(plan: &Plan, rule: Rule, arguments: &InferArgs) -> anyhow::Result<Learnt> {
     let mut plan = plan.clone();
     plan.file.exit.rules = vec![rule];
     plan.file.exits.named_mut().iter_mut().for_each(|exit| exit.rules = None);
@@ -157,9 +171,16 @@ fn learn(plan: &Plan, rule: Rule, points: f64) -> anyhow::Result<Learnt> {
     let result: RunResult =
         simulated.report.status.result.ok_or_else(|| anyhow::anyhow!("the run did not get ready"))?;
     let heads = simulated.heads.ok_or_else(|| anyhow::anyhow!("the run made no snapshot"))?;
-    let network = result.calibration.points().iter().find(|point| point.policy.is_off());
-    let floor = network.map_or(1.0, |point| point.accuracy) - points / 100.0 - 1e-12;
-    let policy = result.calibration.cheapest(floor).map(|point| point.policy.clone());
+    let points = result.calibration.points();
+    let network = points.iter().find(|point| point.policy.is_off());
+    let floor = network.map_or(1.0, |point| point.accuracy) - arguments.points / 100.0 - 1e-12;
+    let times = simulated.report.nodes.iter().find_map(|node| Some(&node.times.as_ref()?.times));
+    let cost = |point: &CurvePoint| match (arguments.by, times) {
+        (By::Time, Some(times)) => times.mean_ms(&point.policy, &point.exit_share),
+        (By::Time, None) | (By::Macs, _) => point.cost,
+    };
+    let right = points.iter().filter(|point| point.accuracy >= floor);
+    let policy = right.min_by(|a, b| cost(a).total_cmp(&cost(b))).map(|point| point.policy.clone());
     let policy = policy.unwrap_or_else(|| Policy::off(plan.file.exits.named().len()));
     let read = result.curve.points().iter().find(|point| point.policy == policy);
     let read = read.ok_or_else(|| anyhow::anyhow!("the policy was not read on the evaluation part"))?;
@@ -287,7 +308,13 @@ fn table(measured: &Measured, points: f64) -> String {
         "{network}\n{engine}, {samples} samples; the network alone: {}\n\n",
         percent(*network_accuracy)
     );
-    text.push_str(&format!("policies that lose at most {points} points on the calibration part\n"));
+    let by = match measured.chosen_by {
+        By::Time => "on the clock",
+        By::Macs => "in multiply-accumulates",
+    };
+    text.push_str(&format!(
+        "cheapest {by} of those that lose at most {points} points on the calibration part\n"
+    ));
     let mut policies = grid(&["rule", "exits", "accuracy", "cost in MACs"]);
     for Chosen { rule, exits, accuracy, cost } in &measured.policies {
         policies.add_row([rule.to_string(), exits.to_string(), percent(*accuracy), ratio(*cost)]);

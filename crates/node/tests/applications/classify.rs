@@ -123,3 +123,25 @@ fn a_stream_of_paths_is_answered_path_by_path() {
     assert!(answers.next().is_none());
     assert_eq!(process.wait().unwrap().code(), Some(2));
 }
+
+#[test]
+#[ignore = "needs EXEUNT_ONNXRUNTIME"]
+fn onnx_runtime_classifies_as_tract_does() {
+    let place = Place::new(1.0);
+    let files: Vec<PathBuf> =
+        (1..20).map(|step| picture(&place.file(&format!("{step}.png")), step * 13)).collect();
+    let run = |engine: &str| {
+        let output = node(&place).env("EXEUNT_ENGINE", engine).arg("--json").args(&files).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        lines(&output)
+    };
+    let (tract, theirs) = (run("tract"), run("onnxruntime"));
+    assert_eq!(tract.len(), files.len());
+    for (ours, theirs) in tract.iter().zip(&theirs) {
+        for key in ["file", "class_id", "exit"] {
+            assert_eq!(ours[key], theirs[key], "{ours}");
+        }
+        let [ours, theirs] = [ours, theirs].map(|line| line["margin"].as_f64().unwrap());
+        assert!((ours - theirs).abs() < 1e-3, "{ours} and {theirs}");
+    }
+}

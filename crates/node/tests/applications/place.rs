@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use exeunt_coordinator::RunPlan;
 use exeunt_exits::{ExitHead, ExitRule, Heads, LinearHead, Policy, Rule};
-use exeunt_network::{EngineChoice, Network};
+use exeunt_network::{EngineChoice, EngineSettings, EngineWish, Network};
 use exeunt_node::serve::Ready;
 use exeunt_node::{Home, PolicyInForce};
 use exeunt_protocol::spec::RunFile;
@@ -20,6 +20,14 @@ pub(crate) fn noise(seed: u64, rows: usize, columns: usize) -> Array2<f32> {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
     })
+}
+
+/// ONNX Runtime, from the library that EXEUNT_ONNXRUNTIME names.
+pub(crate) fn onnx_runtime() -> EngineChoice {
+    let path =
+        std::env::var_os("EXEUNT_ONNXRUNTIME").expect("EXEUNT_ONNXRUNTIME names ONNX Runtime's library");
+    let wish = EngineWish::OnnxRuntime;
+    EngineSettings { wish, library: Some(path.into()), ..EngineSettings::default() }.choose().unwrap()
 }
 
 /// A node's folder.
@@ -97,7 +105,12 @@ impl Place {
 
     /// The policy in force, loaded as the library does it.
     pub(crate) fn ready(&self) -> Ready {
-        Ready::load(&self.home, self.in_force.clone(), &EngineChoice::tract(), None).unwrap()
+        self.ready_in(&EngineChoice::tract())
+    }
+
+    /// The same in another engine.
+    pub(crate) fn ready_in(&self, engine: &EngineChoice) -> Ready {
+        Ready::load(&self.home, self.in_force.clone(), engine, None).unwrap()
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::place::{Place, noise};
+use crate::place::{Place, noise, onnx_runtime};
 
 /// How long anything may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -36,6 +36,10 @@ fn serve(limits: Limits) -> Serving {
 }
 
 fn serve_with(limits: Limits, prepare: impl FnOnce(Server, &Place) -> Server) -> Serving {
+    serve_in(EngineChoice::tract(), limits, prepare)
+}
+
+fn serve_in(engine: EngineChoice, limits: Limits, prepare: impl FnOnce(Server, &Place) -> Server) -> Serving {
     let place = Place::new(MIDDLE);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (sender, live) = watch::channel(None);
@@ -44,7 +48,7 @@ fn serve_with(limits: Limits, prepare: impl FnOnce(Server, &Place) -> Server) ->
     let server = prepare(server, &place);
     let address = server.address();
     runtime.spawn(server.run(std::future::pending()));
-    runtime.spawn(follow(place.home.clone(), Arc::new(EngineChoice::tract()), sender));
+    runtime.spawn(follow(place.home.clone(), Arc::new(engine), sender));
     let serving = Serving { place, address, _runtime: runtime };
     wait(|| serving.client().get("/v2/health/ready").status == 200);
     serving
@@ -229,6 +233,33 @@ fn answers_are_those_of_the_library() {
     let (margins, _) = margins.as_chunks();
     assert!(classes.iter().map(|c| i64::from_le_bytes(*c)).eq(expected.iter().map(|v| i64::from(v.class))));
     assert!(margins.iter().map(|m| f64::from_le_bytes(*m)).eq(expected.iter().map(|v| v.margin)));
+}
+
+#[test]
+#[ignore = "needs EXEUNT_ONNXRUNTIME"]
+fn onnx_runtime_answers_what_tract_does() {
+    let serving = serve_in(onnx_runtime(), Limits::default(), |server, _place| server);
+    let mut client = serving.client();
+    let x = noise(1, 40, 64) * 2.0;
+    let expected = serving.place.ready().inference.run(x.view()).unwrap();
+    assert!(expected.iter().any(|verdict| verdict.exit != expected[0].exit));
+    let ours = serving.place.ready_in(&onnx_runtime());
+    assert!(ours.inference.engine().starts_with("ONNX Runtime"), "{}", ours.inference.engine());
+    let ours = ours.inference.run(x.view()).unwrap();
+    let batch = client.infer(&request(&x)).json();
+    for (i, verdict) in expected.iter().enumerate() {
+        assert_eq!((ours[i].class, ours[i].exit), (verdict.class, verdict.exit), "sample {i}");
+        let exit = verdict.exit.map_or(0, |e| e + 1);
+        let one = client.infer(&request(&x.slice(ndarray::s![i..=i, ..]).to_owned())).json();
+        let margins =
+            [&output(&batch, "margin")["data"][i], &one["parameters"]["margin"]].map(|m| m.as_f64().unwrap());
+        for margin in margins.into_iter().chain([ours[i].margin]) {
+            assert!((margin - verdict.margin).abs() < 1e-3, "sample {i}: {margin} for {}", verdict.margin);
+        }
+        assert_eq!(output(&batch, "exit")["data"][i], exit);
+        assert_eq!(one["parameters"]["exit"], exit);
+        assert_eq!(output(&batch, "class")["data"][i], verdict.class);
+    }
 }
 
 #[test]
