@@ -521,7 +521,7 @@ async fn listen(
         tracing::warn!("no policy has come yet; requests are answered once one has");
     }
     let engine = Arc::clone(&computing.engine);
-    Ok((server, tokio::spawn(serve::follow(home.clone(), engine, sender))))
+    Ok((server, tokio::spawn(serve::follow(home.clone(), engine, threads, sender))))
 }
 
 fn share_of_samples(text: &str) -> Result<f64, String> {

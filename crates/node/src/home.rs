@@ -275,7 +275,7 @@ impl Home {
         self.write_json("status.json", report)
     }
 
-    /// The version of the data that a run is answered from: one higher than the last whenever its digest changed.
+    /// The version of what a run is answered from: one higher than the last whenever its digest changed.
     ///
     /// # Errors
     /// [`HomeError`].

@@ -2,7 +2,8 @@
 
 mod whole;
 
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use exeunt_data::{Image, Preprocess};
 use exeunt_exits::{CostModel, DecideScratch, Decision, Heads, Policy, PoolScratch, Rule};
@@ -77,6 +78,8 @@ pub struct Inference {
     heads: Arc<Heads>,
     policy: Policy,
     cost: CostModel,
+    /// Buffers that are not in use.
+    idle: Mutex<Vec<Scratch>>,
 }
 
 impl Inference {
@@ -110,7 +113,7 @@ impl Inference {
         let segments =
             Segments::prepare_and_drop(engine, network, &taps).map_err(|error| boxed(error.into()))?;
         let (spec, segments) = (Arc::new(spec), Arc::new(segments));
-        Ok(Self { spec, input, segments, cuts, preprocess, heads, policy, cost })
+        Ok(Self { spec, input, segments, cuts, preprocess, heads, policy, cost, idle: Mutex::default() })
     }
 
     /// The same network with another policy, or another snapshot of the same run. The network is not loaded again;
@@ -129,7 +132,17 @@ impl Inference {
             heads,
             policy,
             cost: self.cost.clone(),
+            idle: Mutex::default(),
         }))
+    }
+
+    /// Makes what `threads` threads need to run at the same time, so that none of them has to when it begins.
+    ///
+    /// # Errors
+    /// When the engine cannot make it.
+    pub fn warm(&self, threads: usize) -> Result<(), InferError> {
+        let lanes = (0..threads).map(|_| self.segments.lane()).collect::<Result<Vec<_>, _>>();
+        lanes.map(drop).map_err(failed)
     }
 
     /// The engine that runs the network, with its version.
@@ -167,67 +180,81 @@ impl Inference {
     }
 
     /// Classifies preprocessed samples, one per row, in batches that suit the network: memory does not follow the
-    /// number of rows. Between segments only the undecided ones are kept.
+    /// number of rows. Between segments only the undecided ones are kept. Buffers are kept from one call to the next.
     ///
     /// # Errors
     /// See [`InferError`].
     pub fn run(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Verdict>, InferError> {
         let mut verdicts = Vec::with_capacity(x.nrows());
+        let mut scratch = self.scratch();
         for batch in x.axis_chunks_iter(Axis(0), self.segments.batch()) {
-            verdicts.append(&mut self.run_batch(batch)?);
+            self.run_batch(batch, &mut scratch)?;
+            verdicts.extend(scratch.verdicts.drain(..).flatten());
         }
+        self.put_back(scratch);
         Ok(verdicts)
     }
 
-    fn run_batch(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Verdict>, InferError> {
-        let failed = |error: EngineError| InferError::Network(error.into());
-        let mut verdicts: Vec<Option<Verdict>> = vec![None; x.nrows()];
-        let mut undecided: Vec<usize> = (0..x.nrows()).collect();
-        let mut scratch = Scratch::default();
+    /// Leaves the verdicts in `scratch`.
+    fn run_batch(&self, x: ArrayView2<'_, f32>, scratch: &mut Scratch) -> Result<(), InferError> {
+        scratch.verdicts.clear();
+        scratch.verdicts.resize(x.nrows(), None);
+        scratch.undecided.clear();
+        scratch.undecided.extend(0..x.nrows());
         let mut lane = self.segments.lane().map_err(failed)?;
         lane.begin(x).map_err(failed)?;
         for (segment, e) in self.cuts.iter().enumerate() {
             lane.run().map_err(failed)?;
-            let staying =
-                self.decide_at_exit((*e, segment), &lane, &undecided, &mut scratch, &mut verdicts)?;
-            lane.keep(&staying);
-            undecided = staying.into_iter().map(|row| undecided[row]).collect();
-            if undecided.is_empty() {
-                break;
+            self.decide_at_exit((*e, segment), &lane, scratch)?;
+            lane.keep(&scratch.staying);
+            for (place, row) in scratch.staying.iter().enumerate() {
+                scratch.undecided[place] = scratch.undecided[*row];
+            }
+            scratch.undecided.truncate(scratch.staying.len());
+            if scratch.undecided.is_empty() {
+                return Ok(());
             }
         }
-        if !undecided.is_empty() {
-            lane.run().map_err(failed)?;
-            self.decide_by_network(&lane, &undecided, &mut scratch.scores, &mut verdicts);
-        }
-        Ok(verdicts.into_iter().flatten().collect())
+        lane.run().map_err(failed)?;
+        self.decide_by_network(&lane, scratch);
+        Ok(())
     }
 
-    /// Gives verdicts to the rows that leave at exit `e`, behind `segment`; returns the others.
+    fn scratch(&self) -> Scratch {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn put_back(&self, scratch: Scratch) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+    }
+
+    /// Gives verdicts to the rows that leave at exit `e`, behind `segment`; the others are `staying`.
     fn decide_at_exit(
         &self,
         (e, segment): (usize, usize),
         lane: &Lane<'_>,
-        undecided: &[usize],
         scratch: &mut Scratch,
-        verdicts: &mut [Option<Verdict>],
-    ) -> Result<Vec<usize>, InferError> {
-        let Some(rule) = self.policy.exits[e].as_ref() else { return Ok((0..lane.rows()).collect()) };
-        let mut staying = Vec::with_capacity(lane.rows());
-        for (row, sample) in undecided.iter().enumerate() {
-            let decision = self.ask((e, segment), rule.rule, lane.row(row), scratch)?;
-            if rule.leaves(decision.margin) {
-                verdicts[*sample] = Some(Verdict {
-                    class: decision.class,
-                    exit: Some(e),
-                    margin: decision.margin,
-                    cost: self.cost.cost(&self.policy, e),
-                });
-            } else {
-                staying.push(row);
+    ) -> Result<(), InferError> {
+        let mut staying = mem::take(&mut scratch.staying);
+        staying.clear();
+        match self.policy.exits[e].as_ref() {
+            None => staying.extend(0..lane.rows()),
+            Some(rule) => {
+                for row in 0..lane.rows() {
+                    let decision = self.ask((e, segment), rule.rule, lane.row(row), scratch)?;
+                    if rule.leaves(decision.margin) {
+                        let Decision { class, margin } = decision;
+                        let cost = self.cost.cost(&self.policy, e);
+                        let sample = scratch.undecided[row];
+                        scratch.verdicts[sample] = Some(Verdict { class, exit: Some(e), margin, cost });
+                    } else {
+                        staying.push(row);
+                    }
+                }
             }
         }
-        Ok(staying)
+        scratch.staying = staying;
+        Ok(())
     }
 
     /// What exit `e`, behind `segment`, says of one sample.
@@ -247,21 +274,20 @@ impl Inference {
         decision.map_err(|error| InferError::Network(error.into()))
     }
 
-    fn decide_by_network(
-        &self,
-        lane: &Lane<'_>,
-        undecided: &[usize],
-        scores: &mut Vec<f64>,
-        verdicts: &mut [Option<Verdict>],
-    ) {
+    fn decide_by_network(&self, lane: &Lane<'_>, scratch: &mut Scratch) {
         let cost = self.cost.cost(&self.policy, self.policy.exits.len());
+        let Scratch { scores, undecided, verdicts, .. } = scratch;
         for (row, sample) in undecided.iter().enumerate() {
             scores.clear();
             scores.extend(lane.row(row).iter().map(|v| f64::from(*v)));
-            verdicts[*sample] =
-                Some(Verdict { class: best(scores), exit: None, margin: exeunt_exits::margin(scores), cost });
+            let (class, margin) = (best(scores), exeunt_exits::margin(scores));
+            verdicts[*sample] = Some(Verdict { class, exit: None, margin, cost });
         }
     }
+}
+
+fn failed(error: EngineError) -> InferError {
+    InferError::Network(error.into())
 }
 
 /// The class with the highest score, the first of equal ones.
@@ -271,12 +297,18 @@ fn best(scores: &[f64]) -> u32 {
 }
 
 /// Buffers that the samples of a batch share.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Scratch {
     pool: PoolScratch,
     decide: DecideScratch,
     z: Vec<f32>,
     scores: Vec<f64>,
+    /// The sample that each row on its way is.
+    undecided: Vec<usize>,
+    /// The rows that an exit did not let go.
+    staying: Vec<usize>,
+    /// What was decided, by sample.
+    verdicts: Vec<Option<Verdict>>,
 }
 
 /// The exits that have a rule.

@@ -232,10 +232,14 @@ impl Session {
         }
     }
 
-    /// Names the samples of all parts by content.
-    pub fn data_digest(&self) -> Digest {
-        let digests: Vec<u8> = self.parts.iter().flat_map(|part| *part.digest().as_bytes()).collect();
-        Digest::of(&digests)
+    /// Names what answers follow from: the samples of all parts by content, and the engine with the size of its batches.
+    /// The last bits of an activation are the engine's: the same samples in another one are another edition of the data,
+    /// and not a second answer that contradicts the first.
+    pub fn edition(&self) -> Digest {
+        let mut named: Vec<u8> = self.parts.iter().flat_map(|part| *part.digest().as_bytes()).collect();
+        named.extend(self.model.segments.engine().bytes());
+        named.extend(self.batch.to_le_bytes());
+        Digest::of(&named)
     }
 
     /// Samples that could not be read, each with the reason.

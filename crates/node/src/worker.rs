@@ -88,7 +88,7 @@ impl Bench {
         kept.bad = bad.len();
         let dataset = self
             .home
-            .dataset_version(&job.run.run, kept.session.data_digest())
+            .dataset_version(&job.run.run, kept.session.edition())
             .map_err(|error| failed(&error))?;
         let contribution = Contribution {
             run: job.run.run.clone(),

@@ -234,7 +234,9 @@ impl Bench<'_> {
             let mut whole = vec![Segments::prepare_fast(engine.engine(), self.network, &[])?];
             let label = whole[0].engine().to_owned();
             let mut names = vec![format!("whole network, {label}")];
+            // Only ONNX Runtime is what a user would run the file in.
             if batch == 1
+                && engine.library().is_some()
                 && label == engine.to_string()
                 && let Ok(file) = Segments::prepare_file(engine.engine(), self.network)
             {

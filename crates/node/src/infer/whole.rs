@@ -1,9 +1,8 @@
 //! The whole network beside what was decided, for the share of samples that is looked at closely.
 
-use exeunt_network::EngineError;
 use ndarray::ArrayView2;
 
-use super::{InferError, Inference, Scratch, best};
+use super::{InferError, Inference, best, failed};
 
 /// What the whole network says of a sample, and how sure every exit on the way is of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,13 +24,12 @@ impl Inference {
     /// # Errors
     /// See [`InferError`].
     pub fn whole(&self, x: ArrayView2<'_, f32>) -> Result<Vec<Whole>, InferError> {
-        let failed = |error: EngineError| InferError::Network(error.into());
         let none = Whole { class: 0, margins: vec![None; self.spec.exits.len()] };
         let mut wholes = vec![none; x.nrows()];
         if wholes.is_empty() {
             return Ok(wholes);
         }
-        let mut scratch = Scratch::default();
+        let mut scratch = self.scratch();
         let mut lane = self.segments.lane().map_err(failed)?;
         lane.begin(x).map_err(failed)?;
         for (segment, e) in self.cuts.iter().enumerate() {
@@ -48,6 +46,7 @@ impl Inference {
             scratch.scores.extend(lane.row(row).iter().map(|v| f64::from(*v)));
             whole.class = best(&scratch.scores);
         }
+        self.put_back(scratch);
         Ok(wholes)
     }
 }

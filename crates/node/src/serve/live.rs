@@ -92,11 +92,16 @@ fn read<T: serde::de::DeserializeOwned>(json: &[u8], what: &'static str) -> Resu
 pub type Live = watch::Receiver<Option<Arc<Ready>>>;
 
 /// Keeps `live` at the policy that the node's folder names, until nobody reads it any more. A request that has begun
-/// is answered by the policy it began with.
+/// is answered by the policy it began with. What `threads` threads need to answer is made before they are let at it.
 ///
 /// The folder is where a policy arrives, whichever process received it: the service writes `policy.json` last, when
 /// everything it names is there.
-pub async fn follow(home: Home, engine: Arc<EngineChoice>, live: watch::Sender<Option<Arc<Ready>>>) {
+pub async fn follow(
+    home: Home,
+    engine: Arc<EngineChoice>,
+    threads: usize,
+    live: watch::Sender<Option<Arc<Ready>>>,
+) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = String::new();
@@ -107,7 +112,12 @@ pub async fn follow(home: Home, engine: Arc<EngineChoice>, live: watch::Sender<O
         }
         let current = live.borrow().clone();
         let (home, engine) = (home.clone(), Arc::clone(&engine));
-        let looked = tokio::task::spawn_blocking(move || look(&home, &engine, current.as_deref())).await;
+        let looked = tokio::task::spawn_blocking(move || {
+            let ready = look(&home, &engine, current.as_deref())?;
+            ready.as_ref().map_or(Ok(()), |ready| ready.inference.warm(threads))?;
+            Ok::<_, LoadError>(ready)
+        })
+        .await;
         let problem = match looked {
             Ok(Ok(None)) => continue,
             Ok(Ok(Some(ready))) => {

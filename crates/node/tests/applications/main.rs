@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod classify;
+mod editions;
 #[cfg(target_os = "linux")]
 mod memory;
 mod place;

@@ -44,11 +44,12 @@ fn serve_in(engine: EngineChoice, limits: Limits, prepare: impl FnOnce(Server, &
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (sender, live) = watch::channel(None);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let threads = limits.threads;
     let server = runtime.block_on(Server::bind(address, live, None, limits)).unwrap();
     let server = prepare(server, &place);
     let address = server.address();
     runtime.spawn(server.run(std::future::pending()));
-    runtime.spawn(follow(place.home.clone(), Arc::new(engine), sender));
+    runtime.spawn(follow(place.home.clone(), Arc::new(engine), threads, sender));
     let serving = Serving { place, address, _runtime: runtime };
     wait(|| serving.client().get("/v2/health/ready").status == 200);
     serving
