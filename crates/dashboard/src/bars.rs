@@ -3,7 +3,7 @@
 use egui::{Align2, Color32, RichText, Sense, Stroke, Ui, pos2, vec2};
 
 use crate::command::Command;
-use crate::format::ago;
+use crate::format::{ago, clock};
 use crate::state::{Link, State};
 use crate::theme::{GRID, Palette, heavy_font};
 use crate::views::{Page, Scene};
@@ -57,6 +57,14 @@ pub(crate) fn top_ui(
 fn link_ui(ui: &mut Ui, scene: &mut Scene<'_>) {
     let p = Palette::get(ui);
     let (colour, name, tip) = match &scene.state.link {
+        Link::Up(place) if let Some(since_ms) = scene.state.slow_since_ms => {
+            let since = clock(since_ms);
+            (
+                p.warn,
+                format!("{} is slow to answer", place.name),
+                format!("waiting for an answer since {since} UTC; what is shown may be older"),
+            )
+        }
         Link::Up(place) => {
             let address =
                 place.address.as_ref().map(|a| format!(", nodes reach it at {a}")).unwrap_or_default();

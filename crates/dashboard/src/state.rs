@@ -14,6 +14,8 @@ use exeunt_protocol::{NodeId, RunId};
 pub struct State {
     /// Whether there is a coordinator, and how it is reached.
     pub link: Link,
+    /// Since when an answer of the coordinator is overdue, in milliseconds since 1970.
+    pub slow_since_ms: Option<u64>,
     /// Every node, by id.
     pub nodes: Arc<[NodeRow]>,
     /// Every run, oldest first.

@@ -1,5 +1,7 @@
 //! Staying in touch with a coordinator: connect, look when something changed, connect again when it is gone.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,9 @@ const PAUSE: Duration = Duration::from_millis(150);
 const PAUSE_FACTOR: u32 = 3;
 /// First and longest wait before a coordinator that does not answer is called again.
 const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
+/// After which a person is told that an answer is overdue, and after which the coordinator counts as hung: a slow link
+/// must have time for everything that a large fleet has to say.
+const OVERDUE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(120)];
 /// Lines of the audit log that are kept.
 const LINES: usize = 5000;
 
@@ -40,8 +45,19 @@ pub(crate) enum News {
     Up(Arc<OperatorClient>),
     /// Something may have changed.
     Seen(Box<Seen>),
+    /// It is connected, and takes its time to answer.
+    Slow,
     /// It is gone, and why.
     Down(String),
+}
+
+/// Why a connection is given up.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("connected, but without an answer for {} s", .after.as_secs())]
+    Hung { after: Duration },
 }
 
 /// Attends to the coordinator of a folder until the receiver of the news is gone. `look_at` names the run to look at,
@@ -83,20 +99,22 @@ async fn look_on(
     client: &OperatorClient,
     look_at: &mut watch::Receiver<Option<RunId>>,
     news: &mpsc::Sender<News>,
-) -> Result<(), ClientError> {
+) -> Result<(), LookError> {
     let mut seen = Seen::default();
     let mut revision = 0;
     loop {
         let start = Instant::now();
         let wanted = look_at.borrow_and_update().clone();
-        look(client, wanted, &mut seen).await?;
+        in_time(look(client, wanted, &mut seen), OVERDUE, news).await?;
         if news.send(News::Seen(Box::new(seen.clone()))).await.is_err() {
             return Ok(());
         }
         tokio::time::sleep(PAUSE.max(start.elapsed() * PAUSE_FACTOR)).await;
         let watch = OperatorRequest::Watch { seen: revision };
         tokio::select! {
-            changed = client.ask(&watch) => {
+            // The coordinator answers within half a minute even when nothing happened.
+            changed = tokio::time::timeout(OVERDUE[1], client.ask(&watch)) => {
+                let changed = changed.map_err(|_elapsed| LookError::Hung { after: OVERDUE[1] })?;
                 if let OperatorResponse::Changed { now } = changed? {
                     revision = now;
                 }
@@ -109,6 +127,23 @@ async fn look_on(
             () = news.closed() => return Ok(()),
         }
     }
+}
+
+/// Waits for answers; says when they are overdue, and gives up when they do not come.
+async fn in_time(
+    answers: impl Future<Output = Result<(), ClientError>>,
+    [slow, hung]: [Duration; 2],
+    news: &mpsc::Sender<News>,
+) -> Result<(), LookError> {
+    let mut answers = pin!(answers);
+    tokio::select! {
+        done = &mut answers => return Ok(done?),
+        () = tokio::time::sleep(slow) => {}
+    }
+    // Whether anybody still wants the news is seen after the answers.
+    let _ = news.send(News::Slow).await;
+    let done = tokio::time::timeout(hung.saturating_sub(slow), answers).await;
+    Ok(done.map_err(|_elapsed| LookError::Hung { after: hung })??)
 }
 
 /// One look at everything.
@@ -196,5 +231,21 @@ async fn ask_if_known(
 fn replace<T: PartialEq>(known: &mut Arc<[T]>, found: Vec<T>) {
     if **known != *found {
         *known = found.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_coordinator_that_hangs_is_slow_first_and_then_given_up() {
+        let (sender, mut news) = mpsc::channel(8);
+        let times = [5, 10].map(Duration::from_millis);
+        let hung = in_time(std::future::pending(), times, &sender).await;
+        assert!(matches!(hung, Err(LookError::Hung { after }) if after == times[1]), "{hung:?}");
+        assert!(matches!(news.try_recv(), Ok(News::Slow)));
+        in_time(std::future::ready(Ok(())), times, &sender).await.unwrap();
+        assert!(news.try_recv().is_err(), "an answer in time is no news");
     }
 }

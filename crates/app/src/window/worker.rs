@@ -30,6 +30,8 @@ const LINES: usize = 5000;
 const NOTICES: usize = 200;
 /// How long a coordinator in this process may take to end.
 const ENDING: Duration = Duration::from_secs(3);
+/// How long a coordinator may take to do something before a person is told.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A file dialog that is open.
 pub(crate) type Picked = Pin<Box<dyn Future<Output = Option<PathBuf>> + Send>>;
@@ -409,9 +411,13 @@ impl Work {
     ) {
         let Some(client) = self.client() else { return };
         self.spawn(async move {
-            match client.ask(&request).await {
-                Ok(response) => read(response),
-                Err(error) => Some(Outcome::Said(Level::Error, error.to_string())),
+            match tokio::time::timeout(ANSWER, client.ask(&request)).await {
+                Ok(Ok(response)) => read(response),
+                Ok(Err(error)) => Some(Outcome::Said(Level::Error, error.to_string())),
+                Err(_) => {
+                    let text = "The coordinator has not answered for a minute; see whether it was done before asking again";
+                    Some(Outcome::Said(Level::Error, text.to_owned()))
+                }
             }
         });
     }
@@ -499,7 +505,12 @@ impl Work {
 
     fn news(&mut self, news: News) {
         let Some(tie) = &mut self.tie else { return };
+        self.state.slow_since_ms = match &news {
+            News::Slow => self.state.slow_since_ms.or(Some(now_ms())),
+            _ => None,
+        };
         match news {
+            News::Slow => {}
             News::Up(client) => {
                 tie.client = Some(client);
                 let back = matches!(self.state.link, Link::Down { .. });
