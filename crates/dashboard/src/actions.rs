@@ -2,6 +2,7 @@
 
 use egui::{Key, KeyboardShortcut, Modifiers};
 
+use crate::state::{Link, PlaceKind, State};
 use crate::views::Page;
 
 /// Something that can be done from anywhere.
@@ -109,6 +110,21 @@ impl Action {
             Self::Filter => Some(KeyboardShortcut::new(Modifiers::NONE, Key::Slash)),
             Self::Shortcuts => Some(KeyboardShortcut::new(Modifiers::NONE, Key::Questionmark)),
             Self::Discard | Self::Demo | Self::Create | Self::Notices | Self::Reconnect => None,
+        }
+    }
+
+    /// Whether it can be done as things stand.
+    pub(crate) fn fits(self, state: &State) -> bool {
+        match self {
+            Self::Create => matches!(state.link, Link::Empty { .. }),
+            Self::Demo => match &state.link {
+                Link::Empty { .. } => true,
+                Link::Up(place) | Link::Down { place, .. } => place.kind != PlaceKind::Demo,
+                Link::Starting | Link::Opening { .. } => false,
+            },
+            Self::Token | Self::OpenRunFile => state.is_up(),
+            Self::Reconnect => matches!(state.link, Link::Down { .. }),
+            _ => true,
         }
     }
 

@@ -12,9 +12,11 @@ use crate::dialogs::{self, RunFileDialog, TokenDialog};
 use crate::draft::Draft;
 use crate::palette::{self, Choice, Palette};
 use crate::settings::Settings;
-use crate::state::State;
+use crate::state::{Link, PlaceKind, State};
 use crate::theme::{self, SCALES, Scheme};
-use crate::views::{Fleet, Live, Log, Page, Question, Run, Scene, Start, Thresholds, TradeOff, settings};
+use crate::views::{
+    Fleet, Live, Log, Page, Question, Run, Scene, Start, Thresholds, TradeOff, settings, unreachable_ui,
+};
 
 /// How long a new notice stays in the corner.
 const TOAST_S: f64 = 6.0;
@@ -169,6 +171,7 @@ impl Dashboard {
         self.settings.wide = wide;
         let unread = state.notices.iter().filter(|notice| notice.number > self.read).count();
         let mut question = self.question.take();
+        let mut token = false;
         let mut scene = Scene {
             state,
             now_ms,
@@ -177,6 +180,7 @@ impl Dashboard {
             picked: &mut self.picked,
             commands,
             ask: &mut question,
+            token: &mut token,
         };
         let mut bell = false;
         let clicked = egui::Panel::top("bar")
@@ -193,17 +197,20 @@ impl Dashboard {
                 .inner
             })
             .inner;
-        let (mut go, mut token) = (None, false);
+        let mut go = None;
         egui::CentralPanel::default().frame(Frame::new().fill(p.ground).inner_margin(Margin::same(12))).show(
             ui,
             |ui| {
                 if !federation {
                     return self.start.ui(ui, &mut scene);
                 }
+                if unreachable_ui(ui, &mut scene, page) {
+                    return;
+                }
                 match page {
                     Page::TradeOff => self.trade_off.ui(ui, &mut scene, &mut go),
                     Page::Thresholds => self.thresholds.ui(ui, &mut scene),
-                    Page::Fleet => self.fleet.ui(ui, &mut scene, &mut token),
+                    Page::Fleet => self.fleet.ui(ui, &mut scene),
                     Page::Run => self.run_view.ui(ui, &mut scene),
                     Page::Live => self.live.ui(ui, &mut scene),
                     Page::Log => self.log.ui(ui, &mut scene),
@@ -289,6 +296,9 @@ impl Dashboard {
     }
 
     fn perform(&mut self, action: Action, ctx: &egui::Context, state: &State, commands: &mut Commands) {
+        if !action.fits(state) {
+            return;
+        }
         match action {
             Action::Go(page) => self.settings.page = page,
             Action::Palette => self.palette = Some(Palette::default()),
@@ -304,17 +314,29 @@ impl Dashboard {
                 }
             }
             Action::Discard => self.draft.discard(),
-            Action::Token => {
-                if state.is_up() {
-                    self.token = Some(TokenDialog::default());
+            Action::Token => self.token = Some(TokenDialog::default()),
+            Action::OpenRunFile => self.run_file = Some(RunFileDialog::default()),
+            Action::Demo => match &state.link {
+                Link::Up(place) | Link::Down { place, .. } => {
+                    let ends = match place.kind {
+                        PlaceKind::Here => {
+                            " The coordinator in it ends; open exeunt anew, and its nodes find it again."
+                        }
+                        PlaceKind::Demo | PlaceKind::Elsewhere => "",
+                    };
+                    self.question = Some(Question {
+                        heading: "Start the demo?".to_owned(),
+                        text: format!(
+                            "This window leaves {} and shows eight nodes on this machine, in a folder that goes away with them.{ends}",
+                            place.name
+                        ),
+                        verb: "Start demo".to_owned(),
+                        irreversible: false,
+                        command: Command::StartDemo,
+                    });
                 }
-            }
-            Action::OpenRunFile => {
-                if state.is_up() {
-                    self.run_file = Some(RunFileDialog::default());
-                }
-            }
-            Action::Demo => commands.push(Command::StartDemo),
+                _ => commands.push(Command::StartDemo),
+            },
             Action::Create => commands.push(Command::CreateFederation),
             Action::Filter => {
                 self.settings.page = Page::Fleet;

@@ -7,7 +7,7 @@ use exeunt_protocol::operator::{NodeRow, RunRow};
 use exeunt_protocol::{NodeId, RunId};
 
 use crate::actions::Action;
-use crate::state::State;
+use crate::state::{Link, State};
 use crate::theme::Palette as Colours;
 use crate::widgets::soft;
 
@@ -24,7 +24,7 @@ pub(crate) struct Palette {
 }
 
 /// What a list of offers was made for.
-type Asked = (String, Arc<[NodeRow]>, Arc<[RunRow]>);
+type Asked = (String, Link, Arc<[NodeRow]>, Arc<[RunRow]>);
 /// A name, what stands beside it, and what it does.
 type Offer = (String, String, Choice);
 
@@ -44,11 +44,15 @@ impl Palette {
             .anchor(Align2::CENTER_TOP, vec2(0.0, 90.0));
         let response = egui::Modal::new(egui::Id::unique("palette")).area(area).show(ctx, |ui| {
             ui.set_width(520.0);
-            let same = self.found.as_ref().is_some_and(|((text, nodes, runs), _)| {
-                *text == self.text && Arc::ptr_eq(nodes, &state.nodes) && Arc::ptr_eq(runs, &state.runs)
+            let same = self.found.as_ref().is_some_and(|((text, link, nodes, runs), _)| {
+                *text == self.text
+                    && *link == state.link
+                    && Arc::ptr_eq(nodes, &state.nodes)
+                    && Arc::ptr_eq(runs, &state.runs)
             });
             if !same {
-                let asked = (self.text.clone(), Arc::clone(&state.nodes), Arc::clone(&state.runs));
+                let (nodes, runs) = (Arc::clone(&state.nodes), Arc::clone(&state.runs));
+                let asked = (self.text.clone(), state.link.clone(), nodes, runs);
                 self.found = Some((asked, self.fitting(state)));
             }
             let found = self.found.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
@@ -99,7 +103,8 @@ impl Palette {
                 found.push((rank, name, keys, choice));
             }
         };
-        for action in Action::ALL.into_iter().filter(|action| *action != Action::Palette) {
+        let offered = |action: &Action| *action != Action::Palette && action.fits(state);
+        for action in Action::ALL.into_iter().filter(offered) {
             let keys =
                 action.shortcut().map(|s| s.format(&egui::ModifierNames::NAMES, false)).unwrap_or_default();
             offer(action.name(), keys, Choice::Action(action));
@@ -207,5 +212,16 @@ mod tests {
         assert_eq!(found.len(), SHOWN);
         let palette = Palette { text: "theme".to_owned(), ..Palette::default() };
         assert_eq!(palette.fitting(&State::default())[0].2, Choice::Action(Action::Theme));
+    }
+
+    #[test]
+    fn only_what_can_be_done_is_offered() {
+        let offers = |link| {
+            let palette = Palette { text: "create".to_owned(), ..Palette::default() };
+            let found = palette.fitting(&State { link, ..State::default() });
+            found.iter().any(|(.., choice)| *choice == Choice::Action(Action::Create))
+        };
+        assert!(offers(Link::Empty { home: "here".to_owned() }));
+        assert!(!offers(Link::Opening { what: "Starting the coordinator".to_owned() }));
     }
 }

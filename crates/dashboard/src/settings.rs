@@ -28,6 +28,8 @@ pub struct Settings {
     pub pinned: BTreeSet<Column>,
     /// Widths that a person chose, in points.
     pub widths: BTreeMap<Column, f32>,
+    /// What the fleet's table is sorted by, and whether upwards.
+    pub sort: (Column, bool),
     /// The trade-off's axis of cost.
     pub cost_axis: CostAxis,
     /// What the trade-off leaves out.
@@ -61,6 +63,7 @@ impl Default for Settings {
             columns: Column::USUAL.into_iter().collect(),
             pinned: BTreeSet::new(),
             widths: BTreeMap::new(),
+            sort: (Column::Name, true),
             cost_axis: CostAxis::default(),
             hidden: BTreeSet::new(),
             measure_at_once: true,

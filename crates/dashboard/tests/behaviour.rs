@@ -68,6 +68,49 @@ fn the_first_start_offers_what_to_do() {
 }
 
 #[test]
+fn a_federation_without_a_run_says_what_comes_next() {
+    let mut harness = window(fresh(), Page::TradeOff);
+    for page in [Page::Thresholds, Page::Run, Page::Live, Page::TradeOff] {
+        click(&mut harness, page.name());
+        harness.get_by_label("No run yet");
+        harness.get_by_label("none has joined yet");
+    }
+    click(&mut harness, "Open a run file…");
+    assert_eq!(harness.state().last_wish(), Some(&Command::OpenRunFile { path: None }));
+    click(&mut harness, "Make a join token");
+    assert!(matches!(harness.state().last_wish(), Some(Command::MakeToken { .. })));
+    harness.get_by_label("Add a node");
+}
+
+#[test]
+fn a_coordinator_that_never_answered_is_no_empty_federation() {
+    let Link::Up(place) = fresh().link else { panic!("it is up") };
+    let why = "no answer from 10.0.0.7:4711 after 10 s".to_owned();
+    let state = State { link: Link::Down { place, why, since_ms: common::NOW_MS }, ..State::default() };
+    let mut harness = window(state, Page::Fleet);
+    harness.get_by_label_contains("no answer from 10.0.0.7:4711 after 10 s");
+    assert!(harness.query_by_label("No nodes yet").is_none());
+    click(&mut harness, "Call it now");
+    assert_eq!(harness.state().last_wish(), Some(&Command::Reconnect));
+    click(&mut harness, "Settings");
+    harness.get_by_label("Back to the defaults");
+}
+
+#[test]
+fn leaving_a_federation_for_the_demo_asks_first() {
+    let mut harness = window(fleet(8), Page::TradeOff);
+    for yes in [false, true] {
+        press(&mut harness, Modifiers::COMMAND, Key::K);
+        harness.get_by_label("Search commands").type_text("start the demo");
+        harness.run_steps(3);
+        press(&mut harness, Modifiers::NONE, Key::Enter);
+        harness.get_by_label_contains("The coordinator in it ends");
+        click(&mut harness, if yes { "Start demo" } else { "Cancel" });
+        assert_eq!(harness.state().last_wish(), yes.then_some(&Command::StartDemo));
+    }
+}
+
+#[test]
 fn a_token_is_made_shown_and_counts_down() {
     let mut harness = window(fresh(), Page::Fleet);
     click(&mut harness, "Make a join token");
@@ -140,6 +183,42 @@ fn a_target_leads_the_draft() {
     let cheapest = result.calibration.points()[0].cost;
     let ceiling = cheapest.sqrt();
     assert!(point.cost <= ceiling && result.calibration.at_cost(ceiling).unwrap() - point.accuracy < 0.02);
+}
+
+#[test]
+fn a_target_is_dragged_on_the_chart_and_the_draft_follows() {
+    let mut harness = window(fleet(8), Page::TradeOff);
+    click(&mut harness, "Accuracy at least");
+    let before = harness.state().dashboard.draft().policy().cloned().expect("a draft");
+    let chart = harness.get_by_label_contains("Chart: accuracy over cost").rect();
+    // The line lies somewhere in the upper half: pull at every height until something gives way.
+    let x = chart.left() + chart.width() * 0.9;
+    for row in 0..80 {
+        let from = egui::pos2(x, chart.top() + chart.height() * 0.01 * row as f32);
+        let to = from + egui::vec2(0.0, 0.25 * chart.height());
+        harness.hover_at(from);
+        harness.run_steps(1);
+        harness.drag_at(from);
+        harness.run_steps(1);
+        for at in [from.lerp(to, 0.5), to] {
+            harness.hover_at(at);
+            harness.run_steps(1);
+        }
+        harness.drop_at(to);
+        harness.run_steps(2);
+        let draft = harness.state().dashboard.draft().policy().cloned().expect("a draft");
+        if draft != before {
+            let cost = |policy| {
+                let result = harness.state().state.report.as_ref().unwrap().status.result.clone().unwrap();
+                result.calibration.points().iter().find(|point| point.policy == policy).unwrap().cost
+            };
+            assert!(cost(draft) < cost(before), "a lower floor is cheaper");
+            return;
+        }
+        // A box was drawn instead, and zoomed in: back to all of it.
+        click(&mut harness, "Reset");
+    }
+    panic!("the target's line cannot be dragged");
 }
 
 #[test]
@@ -216,6 +295,12 @@ fn a_draft_is_kept_by_name() {
     assert_eq!(harness.state().dashboard.draft().policy(), None);
     click(&mut harness, "thrifty");
     assert!(harness.state().dashboard.draft().policy().is_some());
+    let kept = harness.state().dashboard.settings().named.clone();
+    click(&mut harness, "Forget thrifty");
+    assert!(harness.state().dashboard.settings().named.is_empty());
+    click(&mut harness, "Bring it back");
+    assert_eq!(harness.state().dashboard.settings().named, kept);
+    assert!(harness.query_by_label("Bring it back").is_none());
 }
 
 #[test]
@@ -240,6 +325,12 @@ fn the_fleet_is_filtered_sorted_and_picked_by_keyboard() {
     let first = harness.get_by_label_contains("Node node-39,").rect();
     let other = harness.get_by_label_contains("Node node-3,").rect();
     assert!(first.top() < other.top(), "the other way round");
+    let kept = harness
+        .state()
+        .wished
+        .iter()
+        .any(|wish| matches!(wish, Command::Keep(settings) if settings.sort == (Column::Name, false)));
+    assert!(kept, "the order survives a restart");
 }
 
 #[test]
@@ -330,6 +421,14 @@ fn a_coordinator_that_does_not_answer_shows_and_the_window_stays_usable() {
     assert!(harness.state().dashboard.draft().policy().is_some(), "the curve is still there");
     click(&mut harness, "Call again");
     assert_eq!(harness.state().last_wish(), Some(&Command::Reconnect));
+}
+
+#[test]
+fn a_coordinator_that_is_slow_shows_as_such() {
+    let mut harness = window(State { slow_since_ms: Some(common::NOW_MS), ..fleet(8) }, Page::TradeOff);
+    harness.get_by_label("This window is slow to answer");
+    press(&mut harness, Modifiers::NONE, Key::ArrowRight);
+    assert!(harness.state().dashboard.draft().policy().is_some(), "the window stays usable");
 }
 
 #[test]

@@ -172,7 +172,10 @@ fn policies_with_a_name_are_kept_at_the_coordinator_and_taken_up_again() {
         Some(Command::KeepPolicy { run: run.clone(), name: "spare".to_owned(), version })
     );
     click(&mut harness, "Forget thrifty");
-    assert_eq!(last(&harness), Some(Command::ForgetPolicy { run, name: "thrifty".to_owned() }));
+    let forget = Command::ForgetPolicy { run: run.clone(), name: "thrifty".to_owned() };
+    assert_eq!(last(&harness), Some(forget));
+    click(&mut harness, "Bring it back");
+    assert_eq!(last(&harness), Some(Command::KeepPolicy { run, name: "thrifty".to_owned(), version }));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable as _;
 use exeunt_coordinator::{Home, ServeOptions, Service};
 use exeunt_dashboard::{Dashboard, Link, Page, Settings, State};
+use exeunt_protocol::message::Membership;
 
 use super::demo::NodesAs;
 use super::frame::Frame;
@@ -51,13 +52,25 @@ fn click(harness: &mut Harness<'_, Frame>, label: &str) {
     harness.run_steps(3);
 }
 
+fn press(harness: &mut Harness<'_, Frame>, modifiers: Modifiers, key: Key) {
+    harness.key_press_modifiers(modifiers, key);
+    harness.run_steps(3);
+}
+
+/// A device joins with a token, as `exeunt-node join` does it.
+fn join(token: &str, name: &str, folder: &Path) {
+    let token: exeunt_link::Token = token.parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(exeunt_link::join(&token, name, folder)).unwrap();
+}
+
 fn go(harness: &mut Harness<'_, Frame>, page: Page) {
     harness.state_mut().dashboard().go(page);
     harness.run_steps(4);
 }
 
 #[test]
-fn a_federation_is_created_and_gives_out_tokens() {
+fn a_federation_is_created_and_lets_nodes_join_by_token_and_approval() {
     let folder = tempfile::tempdir().unwrap();
     let mut harness = window(folder.path(), Begin::Home(Home::new(folder.path().join("home"))));
     until(&mut harness, "the first page", |state| matches!(state.link, Link::Empty { .. }));
@@ -67,8 +80,66 @@ fn a_federation_is_created_and_gives_out_tokens() {
     click(&mut harness, "Make a join token");
     until(&mut harness, "the token", |state| state.token.is_some());
     let token = harness.state().worker().state().token.clone().unwrap();
-    assert!(token.text.parse::<exeunt_link::Token>().is_ok(), "{}", token.text);
     harness.get_by_label("Join token as a QR code");
+
+    // One node joins with it, another with a token that makes it wait for approval.
+    join(&token.text, "attic", &folder.path().join("attic"));
+    click(&mut harness, "Wait for my approval");
+    click(&mut harness, "Make another token");
+    until(&mut harness, "another token", |state| {
+        state.token.as_ref().is_some_and(|another| another.text != token.text)
+    });
+    let another = harness.state().worker().state().token.clone().unwrap();
+    join(&another.text, "porch", &folder.path().join("porch"));
+    click(&mut harness, "Done");
+    until(&mut harness, "both nodes", |state| state.nodes.len() == 2 && state.token.is_none());
+    harness.get_by_label("1 to approve");
+
+    // Sorted and filtered, found and approved by the keyboard alone.
+    let top = |harness: &Harness<'_, Frame>, name: &str| {
+        harness.get_by_label_contains(&format!("Node {name},")).rect().top()
+    };
+    assert!(top(&harness, "attic") < top(&harness, "porch"));
+    click(&mut harness, "Sort by Node");
+    assert!(top(&harness, "porch") < top(&harness, "attic"));
+    press(&mut harness, Modifiers::NONE, Key::Slash);
+    harness.get_by_label("Filter nodes").type_text("porch");
+    harness.run_steps(3);
+    harness.get_by_label("1 of 2");
+    assert!(harness.query_by_label_contains("Node attic,").is_none());
+    for key in [Key::Escape, Key::ArrowDown, Key::Enter] {
+        press(&mut harness, Modifiers::NONE, key);
+    }
+    harness.get_by_label("Approve…").focus();
+    harness.run_steps(2);
+    press(&mut harness, Modifiers::NONE, Key::Enter);
+    let short = harness
+        .state()
+        .worker()
+        .state()
+        .nodes
+        .iter()
+        .find(|row| row.status.name == "porch")
+        .unwrap()
+        .short
+        .clone();
+    harness.get_by_label_contains(&format!("porch shows {short}"));
+    harness.get_by_label("Approve").focus();
+    harness.run_steps(2);
+    press(&mut harness, Modifiers::NONE, Key::Enter);
+    until(&mut harness, "the approval", |state| {
+        state.nodes.iter().all(|row| row.status.membership == Membership::Active)
+    });
+
+    // A theme that was chosen is kept on disk.
+    press(&mut harness, Modifiers::COMMAND, Key::T);
+    let chosen = harness.state_mut().dashboard().settings().clone();
+    assert_ne!(chosen.scheme, Settings::default().scheme);
+    let file = folder.path().join("window.json");
+    until(&mut harness, "the settings on disk", |_| {
+        let kept = super::keep::load(&file).0;
+        kept.scheme == chosen.scheme && kept.sort == chosen.sort
+    });
 }
 
 #[test]
@@ -86,6 +157,10 @@ fn the_demo_is_measured_and_its_policy_is_drafted_tried_applied_and_rolled_back(
     harness.key_press(Key::ArrowRight);
     harness.run_steps(3);
     let first = harness.state_mut().dashboard().draft().policy().cloned().expect("a draft");
+    press(&mut harness, Modifiers::COMMAND, Key::Z);
+    assert_eq!(harness.state_mut().dashboard().draft().policy(), None);
+    press(&mut harness, Modifiers::COMMAND | Modifiers::SHIFT, Key::Z);
+    assert_eq!(harness.state_mut().dashboard().draft().policy(), Some(&first));
     harness.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
     until(&mut harness, "policy 1", |state| {
         state
@@ -160,10 +235,12 @@ fn a_coordinator_that_dies_is_called_again_until_it_answers() {
     drop(stop);
     runtime.block_on(served).unwrap().unwrap();
     until(&mut harness, "its end", |state| matches!(state.link, Link::Down { .. }));
-    harness.get_by_label("elsewhere does not answer");
+    // In the bar, and in place of a page that never had anything to show.
+    assert_eq!(harness.get_all_by_label("elsewhere does not answer").count(), 2);
     go(&mut harness, Page::Settings);
     harness.get_by_label("Back to the defaults");
+    // Nobody asks for it: the window calls by itself until there is an answer.
     let (_stop, _served) = start();
-    click(&mut harness, "Call again");
     until(&mut harness, "the coordinator again", State::is_up);
+    harness.get_by_label_contains("elsewhere answers again");
 }

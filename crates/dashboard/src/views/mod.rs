@@ -15,12 +15,12 @@ use exeunt_protocol::NodeId;
 use serde::{Deserialize, Serialize};
 
 pub use fleet::Column;
-pub(crate) use fleet::Fleet;
+pub(crate) use fleet::{Fleet, Order};
 pub(crate) use live::Live;
 pub(crate) use log::Log;
 pub(crate) use run::Run;
 pub(crate) use settings::settings;
-pub(crate) use start::Start;
+pub(crate) use start::{Start, first_steps, unreachable_ui};
 pub(crate) use thresholds::Thresholds;
 pub use tradeoff::Series;
 pub(crate) use tradeoff::{ReadOn, TradeOff};
@@ -81,6 +81,16 @@ pub(crate) struct Scene<'a> {
     pub(crate) commands: &'a mut Commands,
     /// Set to ask before something is done.
     pub(crate) ask: &'a mut Option<Question>,
+    /// Set to open the dialog for a join token.
+    pub(crate) token: &'a mut bool,
+}
+
+impl Scene<'_> {
+    /// Makes a token that is valid for an hour, and shows it.
+    pub(crate) fn make_token(&mut self) {
+        *self.token = true;
+        self.commands.push(Command::MakeToken { valid_s: 3600, label: String::new(), approve: None });
+    }
 }
 
 /// Something that is done only after a person has read what it means.

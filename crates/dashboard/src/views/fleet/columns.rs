@@ -282,7 +282,7 @@ impl Key {
         Self::Number(bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed())
     }
 
-    fn natural(text: &str) -> Self {
+    pub(crate) fn natural(text: &str) -> Self {
         let head = text.trim_end_matches(|c: char| c.is_ascii_digit()).len();
         Self::Text(text[..head].to_owned(), text[head..].parse().ok(), text.to_owned())
     }

@@ -2,7 +2,7 @@
 //! noted of it.
 
 use egui::{RichText, Sense, Ui, vec2};
-use egui_plot::{AxisHints, Line, LineStyle, Plot, PlotPoints};
+use egui_plot::{AxisHints, LineStyle, Plot, PlotPoint};
 use exeunt_protocol::operator::{NodeReport, NodeRow, RunReport};
 
 use super::columns::NodeStanding;
@@ -11,7 +11,7 @@ use crate::command::Command;
 use crate::format::{bytes, clock, count, day, millis, percent, points, until};
 use crate::theme::{GRID, Palette, heavy_font};
 use crate::views::Scene;
-use crate::views::tradeoff::{steps, tick};
+use crate::views::tradeoff::{plain, steps, tick};
 use crate::widgets::{self, soft, strong};
 
 /// Lines of the log that are shown.
@@ -229,22 +229,17 @@ fn curve(ui: &mut Ui, report: &RunReport, given: &NodeReport) {
     let Some(result) = report.status.result.as_ref().filter(|_| !given.curve.is_empty()) else { return };
     let p = Palette::get(ui);
     section(ui, "Its curve and the fleet’s");
-    let fleet: Vec<[f64; 2]> = result.curve.points().iter().map(|p| [p.cost, p.accuracy]).collect();
-    let own: Vec<[f64; 2]> = given.curve.iter().map(|p| [p.cost, p.accuracy]).collect();
+    let fleet: Vec<PlotPoint> =
+        result.curve.points().iter().map(|p| PlotPoint::new(p.cost, p.accuracy)).collect();
+    let own: Vec<PlotPoint> = given.curve.iter().map(|p| PlotPoint::new(p.cost, p.accuracy)).collect();
     still("node curve", 170.0, p.line)
         .x_grid_spacer(|input| steps(input, 3.0))
         .y_grid_spacer(|input| steps(input, 4.0))
         .custom_x_axes(vec![AxisHints::new_x().formatter(|mark, _| tick(mark))])
         .custom_y_axes(vec![AxisHints::new_y().formatter(|mark, _| tick(mark))])
         .show(ui, |ui| {
-            ui.line(
-                Line::new("", PlotPoints::from(fleet))
-                    .color(p.front)
-                    .width(1.75)
-                    .style(LineStyle::Dashed { length: 6.0 })
-                    .allow_hover(false),
-            );
-            ui.line(Line::new("", PlotPoints::from(own)).color(p.ink).width(2.0).allow_hover(false));
+            ui.line(plain(&fleet, p.front, 1.75).style(LineStyle::Dashed { length: 6.0 }));
+            ui.line(plain(&own, p.ink, 2.0));
         });
     let network = given.network_accuracy.map_or_else(|| "–".to_owned(), percent);
     ui.label(soft(format!("solid: this node; dashed: the fleet. Bare network here: {network}")).small());

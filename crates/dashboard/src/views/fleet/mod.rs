@@ -14,6 +14,7 @@ use exeunt_protocol::NodeId;
 use exeunt_protocol::operator::{NodeReport, NodeRow, RunReport};
 
 pub use self::columns::Column;
+pub(crate) use self::columns::Key as Order;
 use self::columns::{Entry, NodeStanding};
 use self::table::{Done, Sheet, table};
 use super::Scene;
@@ -29,7 +30,6 @@ use crate::widgets::{self, card, soft, strong, tag, title};
 pub(crate) struct Fleet {
     filter: String,
     standings: BTreeSet<NodeStanding>,
-    sort: (Column, bool),
     /// The row that the keyboard is at, by its place in the table.
     cursor: Option<usize>,
     /// Where a range that is picked with Shift begins.
@@ -48,7 +48,6 @@ impl Default for Fleet {
         Self {
             filter: String::new(),
             standings: NodeStanding::ALL.into(),
-            sort: (Column::Name, true),
             cursor: None,
             anchor: None,
             open: None,
@@ -172,18 +171,16 @@ impl Fleet {
         self.naming = None;
     }
 
-    pub(crate) fn ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, token: &mut bool) {
+    pub(crate) fn ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>) {
         if scene.state.nodes.is_empty() {
             let text = "A device joins with a token: it carries the coordinator’s address and works once. On the device: exeunt-node join TOKEN --data FOLDER";
             return widgets::empty(ui, "No nodes yet", text, |ui| {
                 if widgets::primary(ui, "Make a join token").clicked() {
-                    *token = true;
-                    let wish = Command::MakeToken { valid_s: 3600, label: String::new(), approve: None };
-                    scene.commands.push(wish);
+                    scene.make_token();
                 }
             });
         }
-        self.rows.bring_up(scene.state, &self.filter, &self.standings, self.sort);
+        self.rows.bring_up(scene.state, &self.filter, &self.standings, scene.settings.sort);
         if let Some(node) = self.open
             && let Some(row) = scene.state.node(node)
         {
@@ -359,7 +356,7 @@ impl Fleet {
             widths: &widths,
             entries: Entries { state: scene.state },
             order: &self.rows.order,
-            sort: self.sort,
+            sort: scene.settings.sort,
             picked: scene.picked,
             cursor: self.cursor,
             open: self.open,
@@ -373,7 +370,8 @@ impl Fleet {
                     self.click(scene, place, node, modifiers);
                 }
                 Done::Sort(column) => {
-                    self.sort = (column, if self.sort.0 == column { !self.sort.1 } else { true });
+                    let (by, up) = scene.settings.sort;
+                    scene.settings.sort = (column, by != column || !up);
                 }
                 Done::Pin(column, on) => set(&mut scene.settings.pinned, column, on),
                 Done::Hide(column) => set(&mut scene.settings.columns, column, false),

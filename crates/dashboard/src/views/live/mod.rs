@@ -14,8 +14,8 @@ use exeunt_protocol::operator::{NodeLive, RunReport};
 use exeunt_protocol::{NodeId, PolicyVersion};
 
 use self::strip::{Height, Strip, ends_ui, range, strip_ui};
-use super::Scene;
 use super::tradeoff::interval;
+use super::{Scene, first_steps};
 use crate::format::{ago, count, joules, millis, percent, plural, tap};
 use crate::theme::{GRID, Palette};
 use crate::widgets::{self, card, figure, soft, strong, tag, title};
@@ -177,6 +177,9 @@ fn worst(live: &NodeLive) -> Option<DriftLevel> {
 
 impl Live {
     pub(crate) fn ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>) {
+        if scene.state.report.is_none() {
+            return first_steps(ui, scene);
+        }
         let Some((report, force)) = scene.state.report.clone().zip(scene.state.in_force().cloned()) else {
             let text = "When a policy is in force, this page shows where samples leave on every node, and what that saves.";
             return widgets::empty(ui, "No policy in force", text, |_| {});

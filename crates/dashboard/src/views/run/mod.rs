@@ -11,9 +11,10 @@ use exeunt_protocol::coordinator::Standing;
 use exeunt_protocol::operator::{Coverage, RunReport};
 
 use self::snapshots::Snapshots;
-use super::{Question, Scene};
+use super::{Order, Question, Scene, first_steps};
 use crate::command::Command;
 use crate::format::{ago, count, plural};
+use crate::state::State;
 use crate::theme::{GRID, Palette, heavy_font};
 use crate::widgets::{self, card, soft, strong, tag, title};
 
@@ -26,23 +27,23 @@ pub(crate) struct Run {
     /// The query that is looked at.
     query: Option<usize>,
     snapshots: Snapshots,
-    /// The most samples that one node has of one class, worked out once.
-    most: Option<(Arc<Coverage>, u64)>,
+    extent: Option<Extent>,
+}
+
+/// What a heat map needs to know of all its rows, worked out once.
+#[derive(Debug)]
+struct Extent {
+    of: Arc<Coverage>,
+    /// Places of the nodes, by name.
+    order: Vec<usize>,
+    /// The most samples that one node has of one class.
+    most: u64,
 }
 
 impl Run {
     pub(crate) fn ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>) {
         let Some(report) = scene.state.report.clone() else {
-            return widgets::empty(
-                ui,
-                "No run yet",
-                "A run file says which network, which exits and which data.",
-                |ui| {
-                    if widgets::primary(ui, "Open a run file…").clicked() {
-                        scene.commands.push(Command::OpenRunFile { path: None });
-                    }
-                },
-            );
+            return first_steps(ui, scene);
         };
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             ui.spacing_mut().item_spacing.y = 3.0 * GRID;
@@ -52,23 +53,24 @@ impl Run {
             }
             card(ui, |ui| timeline::ui(ui, scene, &report, &mut self.query));
             if let Some(coverage) = scene.state.coverage.clone() {
-                let most = self.most(&coverage);
-                card(ui, |ui| coverage_ui(ui, scene, &coverage, most));
+                if self.extent.as_ref().is_none_or(|known| !Arc::ptr_eq(&known.of, &coverage)) {
+                    self.extent = Some(Extent::new(coverage, scene.state));
+                }
+                if let Some(extent) = &self.extent {
+                    card(ui, |ui| coverage_ui(ui, scene, extent));
+                }
             }
             card(ui, |ui| self.snapshots.ui(ui, scene, &report));
         });
     }
+}
 
-    fn most(&mut self, coverage: &Arc<Coverage>) -> u64 {
-        match &self.most {
-            Some((known, most)) if Arc::ptr_eq(known, coverage) => *most,
-            _ => {
-                let most =
-                    coverage.nodes.iter().flat_map(|(_, counts)| counts).copied().max().unwrap_or(0).max(1);
-                self.most = Some((Arc::clone(coverage), most));
-                most
-            }
-        }
+impl Extent {
+    fn new(of: Arc<Coverage>, state: &State) -> Self {
+        let most = of.nodes.iter().flat_map(|(_, counts)| counts).copied().max().unwrap_or(0).max(1);
+        let mut order: Vec<usize> = (0..of.nodes.len()).collect();
+        order.sort_by_cached_key(|place| Order::natural(&state.name(of.nodes[*place].0)));
+        Self { of, order, most }
     }
 }
 
@@ -185,7 +187,8 @@ fn waiting_ui(ui: &mut Ui, report: &RunReport) {
 }
 
 /// Nodes × classes, darker where there are more samples.
-fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage, most: u64) {
+fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, extent: &Extent) {
+    let Extent { of: coverage, order, most } = extent;
     let p = Palette::get(ui);
     ui.set_width(ui.available_width());
     ui.horizontal(|ui| {
@@ -219,7 +222,7 @@ fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage, most: u64) {
         coverage.nodes.len(),
         |ui, rows| {
             ui.spacing_mut().item_spacing.y = 2.0;
-            for (node, counts) in &coverage.nodes[rows] {
+            for (node, counts) in order[rows].iter().map(|place| &coverage.nodes[*place]) {
                 let name = scene.state.node(*node).map_or("?", |row| row.status.name.as_str());
                 ui.horizontal(|ui| {
                     ui.spacing_mut().item_spacing.x = 0.0;
@@ -233,7 +236,7 @@ fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, coverage: &Coverage, most: u64) {
                         let min = rect.min + vec2(width * k as f32, 0.0);
                         let cell = egui::Rect::from_min_size(min, vec2(width, height))
                             .shrink(if width > 6.0 { 1.0 } else { 0.0 });
-                        let strength = 0.15 + 0.85 * (*n as f32 / most as f32).sqrt();
+                        let strength = 0.15 + 0.85 * (*n as f32 / *most as f32).sqrt();
                         ui.painter().rect_filled(cell, 2.0, p.card.lerp_to_gamma(p.front, strength));
                     }
                     if let Some(pos) = response.hover_pos() {

@@ -11,7 +11,7 @@ use exeunt_protocol::operator::RunReport;
 
 use self::named::Named;
 use self::nodes::Nodes;
-use super::{ReadOn, Scene};
+use super::{ReadOn, Scene, first_steps};
 use crate::command::Command;
 use crate::format::{ago, percent, plural, points, tap, threshold};
 use crate::measure::{Measure, is_being_measured, measured, share};
@@ -38,6 +38,9 @@ pub(crate) struct Thresholds {
 
 impl Thresholds {
     pub(crate) fn ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>) {
+        if scene.state.report.is_none() {
+            return first_steps(ui, scene);
+        }
         let ready = scene.state.report.clone().zip(scene.state.margins.clone());
         let Some((report, margins)) = ready else {
             let text = "Thresholds are set as shares of what was observed. They can be edited when the run has measured its margins.";
@@ -153,7 +156,12 @@ impl Thresholds {
                         info
                     });
                     ui.label(soft("sure enough"));
-                    let raw = RichText::new(format!("margin > {}", threshold(used.threshold))).monospace();
+                    let raw = match used.threshold {
+                        f64::NEG_INFINITY => "any margin".to_owned(),
+                        f64::INFINITY => "no margin".to_owned(),
+                        raw => format!("margin > {}", threshold(raw)),
+                    };
+                    let raw = RichText::new(raw).monospace();
                     ui.label(raw.weak()).on_hover_text("The raw threshold, in natural log-odds");
                     response
                 })

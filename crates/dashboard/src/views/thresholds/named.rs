@@ -2,6 +2,7 @@
 
 use egui::Ui;
 use exeunt_exits::Policy;
+use exeunt_protocol::PolicyVersion;
 use exeunt_protocol::operator::RunReport;
 
 use crate::command::Command;
@@ -9,10 +10,20 @@ use crate::settings::NamedPolicy;
 use crate::views::Scene;
 use crate::widgets::{self, soft, title};
 
-/// What the view remembers: a name that is being typed.
+/// What the view remembers: a name that is being typed, and the one that was forgotten last.
 #[derive(Debug, Default)]
 pub(super) struct Named {
     name: String,
+    forgotten: Option<Known>,
+}
+
+/// A policy with a name.
+#[derive(Debug, Clone)]
+struct Known {
+    name: String,
+    policy: Policy,
+    /// Its version, where the coordinator keeps it.
+    version: Option<PolicyVersion>,
 }
 
 impl Named {
@@ -22,13 +33,19 @@ impl Named {
         title(ui, "Named policies");
         let exits = report.status.exits.len();
         let run = &report.status.run;
-        let kept = report.named.iter().map(|named| (named.name.clone(), named.policy.clone(), true));
-        let own = scene.settings.named.iter().map(|named| (named.name.clone(), named.policy.clone(), false));
-        let all: Vec<(String, Policy, bool)> = kept.chain(own).collect();
+        let known = |name: &str, policy: &Policy, version| Known {
+            name: name.to_owned(),
+            policy: policy.clone(),
+            version,
+        };
+        let kept = report.named.iter().map(|named| known(&named.name, &named.policy, Some(named.version)));
+        let own = scene.settings.named.iter().map(|named| known(&named.name, &named.policy, None));
+        let all: Vec<Known> = kept.chain(own).collect();
         if all.is_empty() {
             ui.label(soft("A draft with a name can be taken up again"));
         }
-        for (name, policy, shared) in all {
+        for one in all {
+            let Known { name, policy, version } = one.clone();
             let fits = policy.exits.len() == exits;
             let mut dropped = false;
             widgets::ends(
@@ -44,17 +61,21 @@ impl Named {
                             scene.draft.set(policy.clone());
                         }
                     });
-                    let place = if shared { "at the coordinator" } else { "in this window" };
+                    let place = if version.is_some() { "at the coordinator" } else { "in this window" };
                     ui.label(soft(place).small());
                 },
                 |ui| dropped = widgets::away(ui, &format!("Forget {name}")),
             );
-            if dropped && shared {
-                scene.commands.push(Command::ForgetPolicy { run: run.clone(), name });
-            } else if dropped {
-                scene.settings.named.retain(|named| named.name != name);
+            if !dropped {
+                continue;
+            }
+            self.forgotten = Some(one);
+            match version {
+                Some(_) => scene.commands.push(Command::ForgetPolicy { run: run.clone(), name }),
+                None => scene.settings.named.retain(|named| named.name != name),
             }
         }
+        self.back_ui(ui, scene, report);
         ui.horizontal(|ui| {
             let field =
                 ui.add(egui::TextEdit::singleline(&mut self.name).hint_text("Name").desired_width(150.0));
@@ -83,5 +104,31 @@ impl Named {
                 }
             });
         });
+    }
+
+    /// Offers the name that was forgotten last.
+    fn back_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport) {
+        let Some(Known { name, policy, version }) = &self.forgotten else { return };
+        let mut back = false;
+        ui.horizontal(|ui| {
+            ui.scope(|ui| {
+                ui.set_max_width(180.0);
+                widgets::line(ui, soft(format!("{name} is forgotten")));
+            });
+            back = ui.button("Bring it back").clicked();
+        });
+        if !back {
+            return;
+        }
+        match *version {
+            Some(version) => {
+                let (run, name) = (report.status.run.clone(), name.clone());
+                scene.commands.push(Command::KeepPolicy { run, name, version });
+            }
+            None => {
+                scene.settings.named.push(NamedPolicy { name: name.clone(), policy: policy.clone() });
+            }
+        }
+        self.forgotten = None;
     }
 }

@@ -188,8 +188,14 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
     answer
 }
 
-fn plain<'a>(points: &'a [PlotPoint], colour: Color32, width: f32) -> Line<'a> {
-    Line::new("", PlotPoints::Borrowed(points)).color(colour).width(width).allow_hover(false)
+/// A line as it is. Where points lie within a pixel of each other, a plot would by itself draw a band over x in its
+/// place, which thins what is steep and fills what turns back.
+pub(crate) fn plain<'a>(points: &'a [PlotPoint], colour: Color32, width: f32) -> Line<'a> {
+    Line::new("", PlotPoints::Borrowed(points))
+        .color(colour)
+        .width(width)
+        .allow_hover(false)
+        .allow_band(false)
 }
 
 fn dots<'a>(points: &'a [PlotPoint], colour: Color32, radius: f32, shape: MarkerShape) -> Points<'a> {

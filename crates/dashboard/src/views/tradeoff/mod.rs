@@ -14,13 +14,13 @@ use exeunt_protocol::operator::RunReport;
 use serde::{Deserialize, Serialize};
 
 use self::chart::{Answer, Mark, Picture, Target, chart};
-pub(crate) use self::chart::{steps, tick};
+pub(crate) use self::chart::{plain, steps, tick};
 pub(crate) use self::curves::ReadOn;
 pub(crate) use self::curves::interval;
 use self::curves::{Curves, LINES, cost_of};
 pub(crate) use self::side::leaving;
 use self::side::{draft_ui, force_ui, network_ui, point_ui};
-use super::{Page, Scene};
+use super::{Page, Scene, first_steps};
 use crate::axis::{CostAxis, Unit};
 use crate::command::{Command, Content, File};
 use crate::format::{count, plural};
@@ -72,7 +72,7 @@ enum Pixels {
 impl TradeOff {
     pub(crate) fn ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, go: &mut Option<Page>) {
         let Some(report) = scene.state.report.clone() else {
-            return nothing_yet(ui, scene, "No run yet", "A run learns what leaving early costs and scores.");
+            return first_steps(ui, scene);
         };
         if !self
             .curves
@@ -484,12 +484,4 @@ fn named_marks(
     let force = scene.state.in_force().and_then(|force| Some(("in force", at(&force.policy)?)));
     let draft = scene.draft.policy().and_then(|policy| Some(("draft", at(policy)?)));
     force.into_iter().chain(draft).collect()
-}
-
-fn nothing_yet(ui: &mut Ui, scene: &mut Scene<'_>, heading: &str, text: &str) {
-    widgets::empty(ui, heading, text, |ui| {
-        if widgets::primary(ui, "Open a run file…").clicked() {
-            scene.commands.push(Command::OpenRunFile { path: None });
-        }
-    });
 }
