@@ -22,6 +22,10 @@ use crate::{
     TokenOutcome, TokenRecord, Traffic,
 };
 
+/// Bytes of pages that the database keeps in memory. Its own default, a gigabyte, would let a coordinator grow with
+/// everything it has ever stored.
+const CACHE: usize = 64 << 20;
+
 /// A store in one file, or in memory for federations that live in one process.
 #[derive(Debug)]
 pub struct RedbStore {
@@ -39,7 +43,10 @@ impl RedbStore {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         refuse_newer(&path)?;
-        let database = Database::create(&path).map_err(|error| cannot_open(&path, error))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create(&path)
+            .map_err(|error| cannot_open(&path, error))?;
         Self::prepare(database, path)
     }
 
@@ -58,6 +65,7 @@ impl RedbStore {
     pub fn on(storage: impl StorageBackend, name: &str) -> Result<Self, StoreError> {
         let path = PathBuf::from(name);
         let database = Database::builder()
+            .set_cache_size(CACHE)
             .create_with_backend(storage)
             .map_err(|error| StoreError::Database { path: path.clone(), source: Box::new(error.into()) })?;
         Self::prepare(database, path)
