@@ -41,6 +41,11 @@ fn what_was_found_stays_repaired() {
         (1_005_300, "a token that was made a second time could be spent a second time"),
         (1_005_613, "the same"),
         (1_009_225, "the same"),
+        (1_039_467, "a query was sealed although its run had been stopped just before"),
+        (1_012_521, "the same"),
+        (1_021_282, "a query was sealed although a contribution had been removed just before"),
+        (1_024_243, "the same"),
+        (1_037_802, "the same"),
     ];
     let mut explorer = Explorer::new().unwrap();
     for (seed, what) in found {

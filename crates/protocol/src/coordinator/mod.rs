@@ -438,6 +438,7 @@ impl Coordinator {
     /// [`RunError::Unknown`].
     pub fn stop_run(&mut self, run: &RunId) -> Result<(), RunError> {
         self.run_mut(run)?.stop();
+        self.take_back_seal(run);
         self.audit(Some(run), None, "run stopped".to_owned());
         self.outputs.push_back(Output::Publish);
         Ok(())
@@ -496,10 +497,20 @@ impl Coordinator {
     pub fn remove_contribution(&mut self, now: Now, run: &RunId, node: NodeId) -> Result<(), RunError> {
         let mut outputs = VecDeque::new();
         self.run_mut(run)?.remove(now, node, &mut outputs)?;
+        self.take_back_seal(run);
         self.outputs.append(&mut outputs);
         self.audit(Some(run), Some(node), "contribution removed from the run".to_owned());
         self.close_what_is_complete(now);
         Ok(())
+    }
+
+    /// A seal that nobody has written yet, of a query that is not asked any more. Were it written, a restart would find a
+    /// query that this run never closed.
+    fn take_back_seal(&mut self, run: &RunId) {
+        self.outputs.retain(|output| match output {
+            Output::Seal { run: of, .. } | Output::Reseal { run: of, .. } => of != run,
+            _ => true,
+        });
     }
 
     fn known(&self, node: Option<NodeId>) -> Result<(), RunError> {
