@@ -229,11 +229,22 @@ impl Core {
 
     /// What a sealed query asked; `None` for seals that do not say.
     pub(crate) fn asked(&self, seal: &Seal) -> Result<Option<Query>, CoreError> {
-        let Some(body) = seal.asked else { return Ok(None) };
+        seal.asked.map(|body| self.query(body)).transpose()
+    }
+
+    /// What was asked and counts, in the order of the seals.
+    ///
+    /// # Errors
+    /// [`CoreError`] when a query cannot be read.
+    pub fn queries(&self, run: &RunId) -> Result<Vec<Query>, CoreError> {
+        self.machine.asked(run).into_iter().map(|body| self.query(body)).collect()
+    }
+
+    fn query(&self, body: Digest) -> Result<Query, CoreError> {
         let corrupt = |why: String| CoreError::Corrupt { what: format!("the query {}", body.short()), why };
         let bytes = self.store.read_blob(body, 0, usize::MAX)?;
         let bytes = bytes.ok_or_else(|| corrupt("it is gone".to_owned()))?;
-        Query::decode(&bytes).map(Some).map_err(|error| corrupt(error.to_string()))
+        Query::decode(&bytes).map_err(|error| corrupt(error.to_string()))
     }
 
     /// Takes note of something that happened. Call [`Core::work`] when nothing else is waiting.

@@ -26,7 +26,7 @@ impl Core {
         let mut status = self.machine.run_status(now, run)?;
         let seals = self.seals(run)?;
         let traffic = self.store.traffic(run)?;
-        let asked = self.machine.queries(run);
+        let asked = self.queries(run)?;
         let shown = shown_policies(&status, &asked);
         let late = self.late(run, &seals)?;
         let mut nodes = Vec::new();
@@ -202,7 +202,7 @@ impl Core {
     /// # Errors
     /// [`CoreError`].
     pub fn coverage(&self, run: &RunId) -> Result<Option<Coverage>, CoreError> {
-        let asked = self.machine.queries(run);
+        let asked = self.queries(run)?;
         let seals = self.seals(run)?;
         let moments = seals.iter().zip(&asked).rev().find_map(|((id, seal), query)| match query {
             Query::Moments { second, .. } if seal.merged.is_some() => Some((id, seal, second)),
@@ -313,7 +313,7 @@ impl Core {
         let status = self.machine.run_status(now, run)?;
         let (Some(heads), Some(entry)) = (status.snapshot, self.entries.get(run)) else { return Ok(None) };
         let seals = self.seals(run)?;
-        let asked = self.machine.queries(run);
+        let asked = self.queries(run)?;
         let mut counts = Vec::new();
         for ((_, seal), query) in seals.iter().zip(&asked) {
             if let (Query::Moments { second, .. }, Some(bytes)) = (query, &seal.merged) {

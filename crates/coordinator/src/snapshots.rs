@@ -105,7 +105,7 @@ impl Core {
         starts.extend(
             entry.removed.iter().map(|removal| (removal.first, format!("without '{}'", name(removal.node)))),
         );
-        let current = self.machine.queries(run);
+        let current = self.queries(run)?;
         let mut made: Vec<Made> = Vec::new();
         for (at, (start, reason)) in starts.iter().enumerate() {
             let end = starts.get(at + 1).map(|(query, _)| *query);

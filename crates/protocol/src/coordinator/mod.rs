@@ -596,12 +596,10 @@ impl Coordinator {
         self.nodes.get(&node).map(|state| state.membership)
     }
 
-    /// The queries of a run that were closed and count, in order.
-    pub fn queries(&self, run: &RunId) -> Vec<Query> {
-        self.runs
-            .get(run)
-            .map(|run| run.history.iter().map(|closed| closed.asked.clone()).collect())
-            .unwrap_or_default()
+    /// The queries of a run that were closed and count, in order: the blobs in which they are.
+    pub fn asked(&self, run: &RunId) -> Vec<Digest> {
+        let history = self.runs.get(run).map(|run| run.history.as_slice()).unwrap_or_default();
+        history.iter().map(|closed| closed.body).collect()
     }
 
     /// What margins a run's samples have on the calibration part; none before they are known.

@@ -122,12 +122,11 @@ pub(super) struct Reused {
     pub(super) declined: Vec<(NodeId, String)>,
 }
 
-/// A query that was closed.
+/// A query that was closed. What it asked is a blob, and not kept in memory: a run asks for a megabyte or two.
 #[derive(Debug, Clone)]
 pub(super) struct Closed {
     pub(super) id: QueryId,
     pub(super) name: &'static str,
-    pub(super) asked: Query,
     pub(super) cells: usize,
     pub(super) body: Digest,
     pub(super) withdrawn: bool,
@@ -395,7 +394,6 @@ impl RunState {
         self.history.push(Closed {
             id: open.id,
             name: open.name,
-            asked: open.asked.clone(),
             cells: open.cells,
             body: open.wanted.body.digest,
             withdrawn: merged.is_none(),
@@ -448,7 +446,7 @@ impl RunState {
             let (name, cells) = (before.asked.name(), before.asked.layout(self.program.context()).cells());
             let AskedBefore { query, asked, withdrawn, cohort, declined, reused } = before;
             let body = Digest::of(&asked.encode());
-            let closed = Closed { id: query, name, asked, cells, body, withdrawn, cohort, declined, reused };
+            let closed = Closed { id: query, name, cells, body, withdrawn, cohort, declined, reused };
             self.superseded.push(closed);
         }
         let mut failed = None;
@@ -457,7 +455,7 @@ impl RunState {
             let Some(asked) = self.program.query().cloned() else { break };
             let (name, cells) = (asked.name(), asked.layout(self.program.context()).cells());
             let (body, withdrawn) = (Digest::of(&asked.encode()), merged.is_none());
-            let closed = Closed { id: query, name, asked, cells, body, withdrawn, cohort, declined, reused };
+            let closed = Closed { id: query, name, cells, body, withdrawn, cohort, declined, reused };
             self.history.push(closed);
             if let Err(error) = self.advance(merged.as_ref()) {
                 failed = Some(error);
@@ -470,6 +468,7 @@ impl RunState {
         }
         match failed {
             Some(error) => self.fail(&error, outputs),
+            None if history.stopped => {}
             None => self.open_next(now, outputs),
         }
         if history.stopped {

@@ -181,7 +181,6 @@ impl Oracle {
         at_ms: u64,
         place: impl Fn(NodeId) -> usize,
         samples: &Samples,
-        query: Option<&exeunt_exits::Query>,
         (run, id, seal): (RunId, QueryId, Seal),
     ) {
         let name = format!("{id} of {run}");
@@ -194,7 +193,7 @@ impl Oracle {
         self.counts.seals += 1;
         if seal.merged.is_none() {
             self.counts.withdrawn += 1;
-        } else if let Err((promise, what)) = self.check_sum(&run, id, &seal, place, samples, query) {
+        } else if let Err((promise, what)) = self.check_sum(&run, id, &seal, place, samples) {
             self.blame(at_ms, promise, format!("{name}: {what}"));
         }
         self.seals.insert((run, id), seal);
@@ -207,7 +206,6 @@ impl Oracle {
         seal: &Seal,
         place: impl Fn(NodeId) -> usize,
         samples: &Samples,
-        query: Option<&exeunt_exits::Query>,
     ) -> Result<(), (Promise, String)> {
         let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
         let merged = packed::decode(seal.merged.as_deref().unwrap_or_default(), cells);
@@ -224,7 +222,8 @@ impl Oracle {
                 .map_err(|error| (Promise::Exact, format!("edition {}: {error}", version.0)))?;
             counted.push((place(*node), *held));
         }
-        if let Some(query) = query {
+        // As the nodes understood it.
+        if let Some(query) = seal.asked.and_then(|body| samples.known(body)) {
             samples.check_units(query, &merged, &counted).map_err(|what| (Promise::Exact, what))?;
         }
         if merged != total || seal.digest != Some(merged.digest()) {

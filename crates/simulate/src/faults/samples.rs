@@ -64,6 +64,11 @@ impl Samples {
         Ok(query)
     }
 
+    /// The query named `body`, if a node has read it.
+    pub(crate) fn known(&self, body: Digest) -> Option<&Query> {
+        self.queries.get(&body)
+    }
+
     /// What a node answers to the query named `body`.
     pub(crate) fn answer(
         &mut self,

@@ -3,7 +3,6 @@
 use exeunt_exits::PolicyRequest;
 use exeunt_protocol::coordinator::Target;
 use exeunt_protocol::message::Ack;
-use exeunt_protocol::{QueryId, RunId};
 
 use super::event::{Event, Reaction, Reply};
 use super::{RESTART, RETRY, World};
@@ -141,14 +140,8 @@ impl World<'_> {
             std::mem::take(&mut *self.sealed.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for (run, id, seal) in sealed {
             self.note(format_args!("{id} of {run} sealed: {:?}, {:?}", seal.cohort, seal.digest));
-            self.tell_of_seal(run, id, seal);
+            self.oracle.sealed(self.now, Device::place, &self.samples, (run, id, seal));
         }
-    }
-
-    fn tell_of_seal(&mut self, run: RunId, id: QueryId, seal: exeunt_store::Seal) {
-        let asked = self.site.as_ref().map(|site| site.core.machine().queries(&run)).unwrap_or_default();
-        let query = asked.get(id.0 as usize);
-        self.oracle.sealed(self.now, Device::place, &self.samples, query, (run, id, seal));
     }
 
     pub(super) fn check_store(&mut self) {
@@ -160,7 +153,7 @@ impl World<'_> {
         }
         // One may have become durable in the moment of a crash.
         for (run, id, seal) in found {
-            self.tell_of_seal(run, id, seal);
+            self.oracle.sealed(self.now, Device::place, &self.samples, (run, id, seal));
         }
         if let Some(site) = &self.site {
             self.oracle.check_store(self.now, site.core.store());
