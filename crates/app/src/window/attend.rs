@@ -19,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(150);
 const PAUSE_FACTOR: u32 = 3;
 /// First and longest wait before a coordinator that does not answer is called again.
 const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
+/// How often a coordinator must give a sign of life while nothing happens.
+const SIGN: Duration = Duration::from_secs(5);
 /// After which a person is told that an answer is overdue, and after which the coordinator counts as hung: a slow link
 /// must have time for everything that a large fleet has to say.
 const OVERDUE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(120)];
@@ -105,45 +107,58 @@ async fn look_on(
     loop {
         let start = Instant::now();
         let wanted = look_at.borrow_and_update().clone();
-        in_time(look(client, wanted, &mut seen), OVERDUE, news).await?;
+        let _slow = in_time(look(client, wanted, &mut seen), OVERDUE, news).await?;
         if news.send(News::Seen(Box::new(seen.clone()))).await.is_err() {
             return Ok(());
         }
         tokio::time::sleep(PAUSE.max(start.elapsed() * PAUSE_FACTOR)).await;
         let watch = OperatorRequest::Watch { seen: revision };
-        tokio::select! {
-            // The coordinator answers within half a minute even when nothing happened.
-            changed = tokio::time::timeout(OVERDUE[1], client.ask(&watch)) => {
-                let changed = changed.map_err(|_elapsed| LookError::Hung { after: OVERDUE[1] })?;
-                if let OperatorResponse::Changed { now } = changed? {
-                    revision = now;
+        let mut changed = pin!(client.ask(&watch));
+        loop {
+            tokio::select! {
+                changed = &mut changed => {
+                    if let OperatorResponse::Changed { now } = changed? {
+                        revision = now;
+                    }
+                    break;
+                }
+                changed = look_at.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    break;
+                }
+                () = news.closed() => return Ok(()),
+                () = tokio::time::sleep(SIGN) => {
+                    let sign = async { client.ask(&OperatorRequest::Runs).await.map(drop) };
+                    // What was seen is as good as new again.
+                    if in_time(sign, OVERDUE, news).await?
+                        && news.send(News::Seen(Box::new(seen.clone()))).await.is_err()
+                    {
+                        return Ok(());
+                    }
                 }
             }
-            changed = look_at.changed() => {
-                if changed.is_err() {
-                    return Ok(());
-                }
-            }
-            () = news.closed() => return Ok(()),
         }
     }
 }
 
-/// Waits for answers; says when they are overdue, and gives up when they do not come.
+/// Waits for answers; says when they are overdue, and gives up when they do not come. Whether they were overdue.
 async fn in_time(
     answers: impl Future<Output = Result<(), ClientError>>,
     [slow, hung]: [Duration; 2],
     news: &mpsc::Sender<News>,
-) -> Result<(), LookError> {
+) -> Result<bool, LookError> {
     let mut answers = pin!(answers);
     tokio::select! {
-        done = &mut answers => return Ok(done?),
+        done = &mut answers => return Ok(done.map(|()| false)?),
         () = tokio::time::sleep(slow) => {}
     }
     // Whether anybody still wants the news is seen after the answers.
     let _ = news.send(News::Slow).await;
     let done = tokio::time::timeout(hung.saturating_sub(slow), answers).await;
-    Ok(done.map_err(|_elapsed| LookError::Hung { after: hung })??)
+    done.map_err(|_elapsed| LookError::Hung { after: hung })??;
+    Ok(true)
 }
 
 /// One look at everything.
@@ -245,7 +260,8 @@ mod tests {
         let hung = in_time(std::future::pending(), times, &sender).await;
         assert!(matches!(hung, Err(LookError::Hung { after }) if after == times[1]), "{hung:?}");
         assert!(matches!(news.try_recv(), Ok(News::Slow)));
-        in_time(std::future::ready(Ok(())), times, &sender).await.unwrap();
+        let slow = in_time(std::future::ready(Ok(())), times, &sender).await.unwrap();
+        assert!(!slow);
         assert!(news.try_recv().is_err(), "an answer in time is no news");
     }
 }
