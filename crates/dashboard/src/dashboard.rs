@@ -318,17 +318,14 @@ impl Dashboard {
             Action::OpenRunFile => self.run_file = Some(RunFileDialog::default()),
             Action::Demo => match &state.link {
                 Link::Up(place) | Link::Down { place, .. } => {
-                    let ends = match place.kind {
-                        PlaceKind::Here => {
-                            " The coordinator in it ends; open exeunt anew, and its nodes find it again."
-                        }
-                        PlaceKind::Demo | PlaceKind::Elsewhere => "",
+                    let federation = match place.kind {
+                        PlaceKind::Here => "The federation’s coordinator ends with that: open exeunt anew, and its nodes find it again.".to_owned(),
+                        PlaceKind::Demo | PlaceKind::Elsewhere => format!("{} goes on without this window.", place.name),
                     };
                     self.question = Some(Question {
                         heading: "Start the demo?".to_owned(),
                         text: format!(
-                            "This window leaves {} and shows eight nodes on this machine, in a folder that goes away with them.{ends}",
-                            place.name
+                            "This window then shows eight nodes on this machine, in a folder that goes away with them. {federation}"
                         ),
                         verb: "Start demo".to_owned(),
                         irreversible: false,

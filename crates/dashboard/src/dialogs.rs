@@ -76,7 +76,7 @@ impl TokenDialog {
                         ui.selectable_value(&mut self.valid_s, seconds, name);
                     }
                 });
-                let field = egui::TextEdit::singleline(&mut self.label).hint_text("Note, such as who gets it").desired_width(180.0);
+                let field = egui::TextEdit::singleline(&mut self.label).hint_text("Note, such as who gets it").desired_width(ui.available_width());
                 ui.add(field).widget_info(|| {
                     egui::WidgetInfo::labeled(egui::Role::TextInput, true, "Note beside the token")
                 });
@@ -175,6 +175,7 @@ pub(crate) fn question_ui(ctx: &egui::Context, question: &Question) -> Option<bo
         ui.label(&question.text);
         ui.add_space(3.0 * GRID);
         ui.horizontal(|ui| {
+            ui.set_min_height(30.0);
             let cancel = ui.button("Cancel");
             if ui.memory(|memory| memory.focused().is_none()) {
                 cancel.request_focus();

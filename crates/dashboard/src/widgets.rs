@@ -45,12 +45,13 @@ pub(crate) fn line(ui: &mut Ui, text: impl Into<RichText>) -> Response {
 /// The button for what a page is for. One per view.
 pub(crate) fn primary(ui: &mut Ui, text: &str) -> Response {
     let p = Palette::get(ui);
-    ui.add(
-        Button::new(RichText::new(text).family(heavy()).color(p.on_accent))
-            .fill(p.accent)
-            .stroke(Stroke::NONE)
-            .min_size(vec2(0.0, 30.0)),
-    )
+    let button = if ui.is_enabled() {
+        Button::new(strong(text).color(p.on_accent)).fill(p.accent).stroke(Stroke::NONE)
+    } else {
+        // Dark letters on a faded accent cannot be read.
+        Button::new(strong(text))
+    };
+    ui.add(button.min_size(vec2(0.0, 30.0)))
 }
 
 /// The button for what cannot be undone.

@@ -104,7 +104,7 @@ fn leaving_a_federation_for_the_demo_asks_first() {
         harness.get_by_label("Search commands").type_text("start the demo");
         harness.run_steps(3);
         press(&mut harness, Modifiers::NONE, Key::Enter);
-        harness.get_by_label_contains("The coordinator in it ends");
+        harness.get_by_label_contains("The federation’s coordinator ends with that");
         click(&mut harness, if yes { "Start demo" } else { "Cancel" });
         assert_eq!(harness.state().last_wish(), yes.then_some(&Command::StartDemo));
     }

@@ -233,7 +233,9 @@ impl Thresholds {
             Some(measure) => {
                 draft_figures(ui, &p, measure, ghost.as_ref());
                 ui.label(soft("on calibration samples, by asking the nodes").small());
-                if let Some(force) = &force {
+                if scene.state.in_force().is_some_and(|force| force.policy == policy) {
+                    ui.label("It is in force.");
+                } else if let Some(force) = &force {
                     let accuracy = points(measure.accuracy - force.accuracy);
                     let cost = points(measure.cost - force.cost);
                     ui.label(format!(
@@ -443,6 +445,8 @@ fn history_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport) {
                     tag(ui, "in force", p.force);
                 } else if policy.node.is_some() && !policy.cleared {
                     tag(ui, "there", p.force);
+                } else if scene.state.in_force().is_some_and(|force| force.policy == policy.policy) {
+                    ui.label(soft("the same").small());
                 } else if policy.node.is_none() {
                     ui.add_enabled_ui(scene.state.is_up(), |ui| {
                         let hint = format!("Put version {} in force again", policy.version.0);

@@ -76,7 +76,9 @@ pub(super) fn draft_ui(
             let on = if known.is_some() { "on evaluation samples" } else { "on calibration samples" };
             figures(ui, &policy, measure, report, p.draft);
             ui.label(soft(on).small());
-            if let Some(force) = force
+            if force.is_some_and(|force| force.policy == policy) {
+                ui.label("It is in force.");
+            } else if let Some(force) = force
                 && let Some(before) = measured(
                     report,
                     &force.policy,
