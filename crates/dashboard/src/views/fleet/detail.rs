@@ -7,11 +7,12 @@ use exeunt_protocol::operator::{NodeReport, NodeRow, RunReport};
 
 use super::columns::NodeStanding;
 use super::{questions, standing_tag};
+use crate::axis::{CostAxis, Unit};
 use crate::command::Command;
 use crate::format::{bytes, clock, count, day, millis, percent, points, until};
 use crate::theme::{GRID, Palette, heavy_font};
 use crate::views::Scene;
-use crate::views::tradeoff::{plain, steps, tick};
+use crate::views::tradeoff::{cost_grid, cost_hints, plain, steps, tick};
 use crate::widgets::{self, soft, strong};
 
 /// Lines of the log that are shown.
@@ -50,7 +51,7 @@ pub(super) fn ui(ui: &mut Ui, scene: &mut Scene<'_>, row: &NodeRow, naming: &mut
         if let (Some(report), Some(given)) = (scene.state.report.clone(), scene.state.given_by(node).cloned())
         {
             policy(ui, scene, &report, &given);
-            curve(ui, &report, &given);
+            curve(ui, scene.settings.cost_axis, &report, &given);
             samples(ui, scene, &given);
             live(ui, scene, &report, &given);
             traffic(ui, &report, &given);
@@ -225,24 +226,28 @@ fn policy(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport, given: &NodeRe
     });
 }
 
-fn curve(ui: &mut Ui, report: &RunReport, given: &NodeReport) {
+fn curve(ui: &mut Ui, axis: CostAxis, report: &RunReport, given: &NodeReport) {
     let Some(result) = report.status.result.as_ref().filter(|_| !given.curve.is_empty()) else { return };
     let p = Palette::get(ui);
     section(ui, "Its curve and the fleet’s");
-    let fleet: Vec<PlotPoint> =
-        result.curve.points().iter().map(|p| PlotPoint::new(p.cost, p.accuracy)).collect();
-    let own: Vec<PlotPoint> = given.curve.iter().map(|p| PlotPoint::new(p.cost, p.accuracy)).collect();
+    // Spread as on the trade-off; in shares, which every node has.
+    let axis = CostAxis { unit: Unit::Share, ..axis };
+    let at = |cost: f64, accuracy: f64| PlotPoint::new(axis.place(cost), accuracy);
+    let fleet: Vec<PlotPoint> = result.curve.points().iter().map(|p| at(p.cost, p.accuracy)).collect();
+    let own: Vec<PlotPoint> = given.curve.iter().map(|p| at(p.cost, p.accuracy)).collect();
     still("node curve", 170.0, p.line)
-        .x_grid_spacer(|input| steps(input, 3.0))
+        .x_grid_spacer(cost_grid(axis, 4.0))
         .y_grid_spacer(|input| steps(input, 4.0))
-        .custom_x_axes(vec![AxisHints::new_x().formatter(|mark, _| tick(mark))])
+        .custom_x_axes(vec![cost_hints(axis, 4.0)])
         .custom_y_axes(vec![AxisHints::new_y().formatter(|mark, _| tick(mark))])
         .show(ui, |ui| {
             ui.line(plain(&fleet, p.front, 1.75).style(LineStyle::Dashed { length: 6.0 }));
             ui.line(plain(&own, p.ink, 2.0));
         });
     let network = given.network_accuracy.map_or_else(|| "–".to_owned(), percent);
-    ui.label(soft(format!("solid: this node; dashed: the fleet. Bare network here: {network}")).small());
+    let text =
+        format!("accuracy over cost; solid: this node, dashed: the fleet. Bare network here: {network}");
+    ui.label(soft(text).small());
 }
 
 fn samples(ui: &mut Ui, scene: &Scene<'_>, given: &NodeReport) {
@@ -354,6 +359,7 @@ fn still(name: &'static str, height: f32, grid: egui::Color32) -> Plot<'static> 
     Plot::new(name)
         .height(height)
         .show_background(false)
+        .set_margin_fraction(vec2(0.06, 0.07))
         .grid_color(grid)
         .allow_drag(false)
         .allow_zoom(false)

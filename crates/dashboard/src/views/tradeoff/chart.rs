@@ -76,20 +76,9 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
         .show_crosshair(false)
         .grid_color(p.line)
         .grid_fade(0.4)
-        .x_grid_spacer(move |input| {
-            // One size for all of them: lines between equal factors are equally strong.
-            let step_size = (input.bounds.1 - input.bounds.0) / 7.0;
-            axis.marks(input.bounds, 7.0)
-                .into_iter()
-                .map(|(value, _)| GridMark { value, step_size })
-                .collect()
-        })
+        .x_grid_spacer(cost_grid(axis, 7.0))
         .y_grid_spacer(|input| steps(input, 7.0))
-        .custom_x_axes(vec![AxisHints::new_x().label(axis.unit.caption()).formatter(move |mark, bounds| {
-            let marks = axis.marks((*bounds.start(), *bounds.end()), 7.0);
-            let at = marks.into_iter().find(|(place, _)| (place - mark.value).abs() < 1e-9);
-            at.map_or_else(String::new, |(_, text)| text)
-        })])
+        .custom_x_axes(vec![cost_hints(axis, 7.0).label(axis.unit.caption())])
         .custom_y_axes(vec![
             AxisHints::new_y().label("accuracy").formatter(|mark, _| tick(mark)).placement(HPlacement::Left),
         ])
@@ -200,6 +189,25 @@ pub(crate) fn plain<'a>(points: &'a [PlotPoint], colour: Color32, width: f32) ->
 
 fn dots<'a>(points: &'a [PlotPoint], colour: Color32, radius: f32, shape: MarkerShape) -> Points<'a> {
     Points::new("", PlotPoints::Borrowed(points)).color(colour).radius(radius).shape(shape).allow_hover(false)
+}
+
+/// Grid lines at about so many round costs.
+pub(crate) fn cost_grid(axis: CostAxis, about: f64) -> impl Fn(GridInput) -> Vec<GridMark> {
+    move |input| {
+        // One size for all of them: lines between equal factors are equally strong.
+        let step_size = (input.bounds.1 - input.bounds.0) / about;
+        let marks = axis.marks(input.bounds, about);
+        marks.into_iter().map(|(value, _)| GridMark { value, step_size }).collect()
+    }
+}
+
+/// What stands at those lines.
+pub(crate) fn cost_hints(axis: CostAxis, about: f64) -> AxisHints<'static> {
+    AxisHints::new_x().formatter(move |mark, bounds| {
+        let marks = axis.marks((*bounds.start(), *bounds.end()), about);
+        let at = marks.into_iter().find(|(place, _)| (place - mark.value).abs() < 1e-9);
+        at.map_or_else(String::new, |(_, text)| text)
+    })
 }
 
 /// Marks at round steps in 1, 2 and 5, about so many.

@@ -14,7 +14,7 @@ use exeunt_protocol::operator::RunReport;
 use serde::{Deserialize, Serialize};
 
 use self::chart::{Answer, Mark, Picture, Target, chart};
-pub(crate) use self::chart::{plain, steps, tick};
+pub(crate) use self::chart::{cost_grid, cost_hints, plain, steps, tick};
 pub(crate) use self::curves::ReadOn;
 pub(crate) use self::curves::interval;
 use self::curves::{Curves, LINES, cost_of};
