@@ -174,6 +174,10 @@ pub(crate) fn shares(
     what: impl Fn(usize) -> String,
 ) -> Response {
     let (rect, response) = ui.allocate_exact_size(vec2(width, height), Sense::hover());
+    response.widget_info(|| {
+        let parts: Vec<String> = (0..shares.len()).filter(|i| shares[*i] >= 0.0005).map(&what).collect();
+        WidgetInfo::labeled(Role::Image, true, format!("Where samples leave: {}", parts.join(", ")))
+    });
     let p = Palette::get(ui);
     let mut x = rect.left();
     let pointer = response.hover_pos();

@@ -263,6 +263,7 @@ fn thresholds_are_edited_measured_applied_undone_and_rolled_back() {
     measured(harness.state_mut(), Purpose::Trial, &draft);
     harness.run_steps(3);
     harness.get_by_label("93.2 %");
+    harness.get_by_label_contains("Margins at exit 1:");
     click(&mut harness, "Apply draft");
     assert_eq!(
         harness.state().last_wish(),

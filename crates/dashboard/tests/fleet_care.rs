@@ -58,6 +58,10 @@ fn a_node_is_approved_after_its_short_id_was_shown() {
 fn a_node_is_set_apart_and_released() {
     let mut harness = window(fleet(8), Page::Fleet);
     open(&mut harness, 1);
+    // What is painted is named, too.
+    for label in ["Where samples leave: exit 1", "Chart: its accuracy over cost", "Samples per class"] {
+        harness.get_by_label_contains(label);
+    }
     click(&mut harness, "Quarantine…");
     harness.get_by_label_contains("keeps its policy, but is asked nothing new");
     click(&mut harness, "Quarantine");

@@ -235,7 +235,7 @@ fn curve(ui: &mut Ui, axis: CostAxis, report: &RunReport, given: &NodeReport) {
     let at = |cost: f64, accuracy: f64| PlotPoint::new(axis.place(cost), accuracy);
     let fleet: Vec<PlotPoint> = result.curve.points().iter().map(|p| at(p.cost, p.accuracy)).collect();
     let own: Vec<PlotPoint> = given.curve.iter().map(|p| at(p.cost, p.accuracy)).collect();
-    still("node curve", 170.0, p.line)
+    let plotted = still("node curve", 170.0, p.line)
         .x_grid_spacer(cost_grid(axis, 4.0))
         .y_grid_spacer(|input| steps(input, 4.0))
         .custom_x_axes(vec![cost_hints(axis, 4.0)])
@@ -244,6 +244,9 @@ fn curve(ui: &mut Ui, axis: CostAxis, report: &RunReport, given: &NodeReport) {
             ui.line(plain(&fleet, p.front, 1.75).style(LineStyle::Dashed { length: 6.0 }));
             ui.line(plain(&own, p.ink, 2.0));
         });
+    plotted.response.widget_info(|| {
+        egui::WidgetInfo::labeled(egui::Role::Image, true, "Chart: its accuracy over cost, and the fleet’s")
+    });
     let network = given.network_accuracy.map_or_else(|| "–".to_owned(), percent);
     let text =
         format!("accuracy over cost; solid: this node, dashed: the fleet. Bare network here: {network}");

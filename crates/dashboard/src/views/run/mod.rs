@@ -232,6 +232,12 @@ fn coverage_ui(ui: &mut Ui, scene: &Scene<'_>, extent: &Extent) {
                     });
                     let size = vec2(width * classes as f32, height);
                     let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+                    response.widget_info(|| {
+                        let held = coverage.classes.iter().zip(counts).filter(|(_, n)| **n > 0);
+                        let held: Vec<String> = held.map(|(class, n)| format!("{class}: {n}")).collect();
+                        let text = format!("Samples per class of {name}: {}", held.join(", "));
+                        egui::WidgetInfo::labeled(egui::Role::Image, true, text)
+                    });
                     for (k, n) in counts.iter().enumerate().filter(|(_, n)| **n > 0) {
                         let min = rect.min + vec2(width * k as f32, 0.0);
                         let cell = egui::Rect::from_min_size(min, vec2(width, height))

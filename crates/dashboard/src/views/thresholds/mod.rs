@@ -396,6 +396,11 @@ fn histogram(
     painter.vline(at(cut), rect.y_range().expand(2.0), egui::Stroke::new(2.0, p.ink));
     let (right, wrong) = distribution.between(0.0, cut);
     let among = if right + wrong > 0.0 { percent(right / (right + wrong)) } else { "–".to_owned() };
+    response.widget_info(|| {
+        let sure = percent(cut);
+        let text = format!("Margins at exit {}: {sure} are sure enough, {among} of them are right", exit + 1);
+        egui::WidgetInfo::labeled(egui::Role::Image, true, text)
+    });
     response.on_hover_text(format!(
         "All calibration samples at this exit, the surest at the left; blue is right, orange is wrong.\nOf those left of the line {among} are right."
     ));
