@@ -32,7 +32,9 @@
 //! # What holds
 //! * Row `i` that a chain prepared for [`Batching::Exact`] puts out depends on row `i` that went in
 //!   alone, bit for bit: not on the other rows, nor on how many there are, nor on the thread that ran
-//!   it. Between engines, engine versions and processors the last bits may differ.
+//!   it. tract runs rows one by one; ONNX Runtime is tried out on one batch of made-up numbers when a
+//!   segment is loaded, which is no proof for all others. Between engines, engine versions and
+//!   processors the last bits may differ.
 //! * What a segment made goes into the next where it lies, and is read there ([`Lane`]): no copy, and
 //!   nothing is allocated per sample but what the engine itself does.
 //! * A file is hostile until shown otherwise: whatever its bytes, loading and cutting end in a value

@@ -21,7 +21,8 @@ pub enum PrepareError {
     Engine(#[from] EngineError),
 }
 
-/// A batch's largest activations stay under this, so that memory does not follow the batch.
+/// A batch of more than one row stays under this at the input and at every tap, where nobody says how many rows it has.
+/// Tensors inside a segment are the engine's, and may be larger.
 const BATCH_BYTES: usize = 16 << 20;
 /// Larger batches gain nothing.
 const MAX_BATCH: usize = 32;
