@@ -67,9 +67,9 @@ impl Common {
 pub(crate) struct CutArgs {
     /// ONNX file; random weights will do
     network: PathBuf,
-    /// Number of exits, placed by time measured here, as `inspect --place` does
-    #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "taps")]
-    exits: usize,
+    /// Number of exits, placed by time measured here, as `inspect --place` does; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "taps", value_parser = clap::value_parser!(u8).range(0..=exeunt_exits::MAX_PLACED as i64))]
+    exits: u8,
     /// Exits at these taps instead, in the order they are reached
     #[arg(long, value_name = "TAP,…", value_delimiter = ',')]
     taps: Vec<String>,
@@ -92,7 +92,7 @@ impl CutArgs {
     fn exits(&self, network: &Network, engine: &EngineChoice) -> anyhow::Result<Vec<Exit>> {
         let taps = if self.taps.is_empty() && self.exits > 0 {
             let (pool, classes) = (Pool::Grid(self.pool.max(1)), network.output().len());
-            let wanted = Wanted { exits: self.exits, pool, classes };
+            let wanted = Wanted { exits: usize::from(self.exits), pool, classes };
             place::choose(network, engine.engine(), wanted, None)?.taps()
         } else {
             self.taps.clone()
