@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use exeunt_coordinator::{Home, OperatorClient};
 use exeunt_exits::{
-    Candidate, ExitHead, Placement, Pool, Quantiles, Rule, caught, caught_between, caught_by_depth, place,
+    Candidate, DecideScratch, ExitHead, Placement, Pool, PoolScratch, Quantiles, Rule, caught,
+    caught_between, caught_by_depth, place,
 };
 use exeunt_network::{Engine, Network, Segments, Tap};
 use exeunt_node::EngineOptions;
@@ -102,10 +103,11 @@ pub(crate) fn choose(
         return Err(BadInput(format!("pool {pool} fits none of the {not_measured} places to leave")).into());
     }
     let bar = crate::simulate::bar();
+    let whole = Segments::prepare_fast(engine, network, &[])?;
     let mut measured = Vec::with_capacity(taps.len());
     for (i, tap) in taps.iter().enumerate() {
         bar.set_message(format!("measuring place {} of {}: {}", i + 1, taps.len(), tap.name));
-        measured.push(measure(network, engine, tap, wanted)?);
+        measured.push(measure(&whole, network, engine, (tap, wanted))?);
     }
     bar.finish_and_clear();
     let network_ms = median(measured.iter().map(|measured| measured.network_ms).collect());
@@ -263,18 +265,18 @@ fn thinned<'a>(places: Vec<&'a Tap>, network: &Network) -> Vec<&'a Tap> {
         return places;
     }
     let depth = |tap: &Tap| tap.macs_until.ratio(network.macs());
+    let mut left = places.clone();
     let mut kept: Vec<&Tap> = Vec::with_capacity(MEASURED);
     for step in 0..MEASURED {
         let wanted = (step as f64 + 0.5) / MEASURED as f64;
-        let nearest =
-            places.iter().min_by(|a, b| (depth(a) - wanted).abs().total_cmp(&(depth(b) - wanted).abs()));
-        if let Some(tap) = nearest
-            && kept.last().is_none_or(|last| last.name != tap.name)
-        {
-            kept.push(tap);
+        let off = |tap: &Tap| (depth(tap) - wanted).abs();
+        let nearest = left.iter().enumerate().min_by(|(_, a), (_, b)| off(a).total_cmp(&off(b)));
+        if let Some(i) = nearest.map(|(i, _)| i) {
+            kept.push(left.remove(i));
         }
     }
-    kept
+    // In the network's order again: a place may have had to do for a depth before that of another.
+    places.into_iter().filter(|tap| kept.iter().any(|kept| kept.name == tap.name)).collect()
 }
 
 /// Medians of one place, in milliseconds.
@@ -286,11 +288,15 @@ struct Measured {
 }
 
 /// Whole and cut by turns, so that whatever else the machine does meets both alike.
-fn measure(network: &Network, engine: &dyn Engine, tap: &Tap, wanted: Wanted) -> anyhow::Result<Measured> {
-    let whole = Segments::prepare_fast(engine, network, &[])?;
+fn measure(
+    whole: &Segments,
+    network: &Network,
+    engine: &dyn Engine,
+    (tap, wanted): (&Tap, Wanted),
+) -> anyhow::Result<Measured> {
     let cut = Segments::prepare_fast(engine, network, &[&tap.name])?;
     let (mut in_one_piece, mut in_two) = (whole.lane()?, cut.lane()?);
-    let exit = MadeUp::new(tap, wanted)?;
+    let mut exit = MadeUp::new(tap, wanted)?;
     // Looks like a normalised image; a network of convolutions takes the same time for any.
     let x = Array2::from_shape_fn((1, whole.input_shape().iter().product()), |(_, i)| {
         (i as f32 * 0.618_034).fract() * 4.0 - 2.0
@@ -332,8 +338,10 @@ fn measure(network: &Network, engine: &dyn Engine, tap: &Tap, wanted: Wanted) ->
 struct MadeUp {
     pool: Pool,
     shape: Vec<usize>,
-    dim: usize,
     head: ExitHead,
+    pooling: PoolScratch,
+    deciding: DecideScratch,
+    pooled: Vec<f32>,
 }
 
 impl MadeUp {
@@ -342,14 +350,16 @@ impl MadeUp {
         let dim = pool.dim(&shape)?;
         let means = Array2::from_shape_fn((wanted.classes, dim), |(k, d)| ((k + d) % 7) as f32 * 0.1);
         let head = ExitHead::new(means, vec![true; wanted.classes])?;
-        Ok(Self { pool, shape, dim, head: head.with_spreads(Ok(vec![1.0; wanted.classes]))? })
+        let head = head.with_spreads(Ok(vec![1.0; wanted.classes]))?;
+        let (pooling, deciding, pooled) = (PoolScratch::default(), DecideScratch::default(), vec![0.0; dim]);
+        Ok(Self { pool, shape, head, pooling, deciding, pooled })
     }
 
-    fn decide(&self, map: &[f32]) -> anyhow::Result<f64> {
+    fn decide(&mut self, map: &[f32]) -> anyhow::Result<f64> {
         let start = Instant::now();
-        let mut pooled = vec![0.0; self.dim];
-        self.pool.apply(&self.shape, map, &mut pooled)?;
-        black_box(self.head.decide(Rule::ClassMeans, &pooled)?.margin > 0.0);
+        self.pool.apply_with(&mut self.pooling, &self.shape, map, &mut self.pooled)?;
+        let decision = self.head.decide_with(&mut self.deciding, Rule::ClassMeans, &self.pooled)?;
+        black_box(decision.margin > 0.0);
         Ok(since(start))
     }
 }

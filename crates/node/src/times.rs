@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use exeunt_exits::{ExitHead, ExitRule, Heads, Measured, Rule};
+use exeunt_exits::{DecideScratch, ExitHead, ExitRule, Heads, Measured, PoolScratch, Rule};
 use exeunt_network::{Engine, Lane, Network, Segments};
 use exeunt_protocol::message::Refusal;
 use exeunt_protocol::spec::ExitPlan;
@@ -26,6 +26,15 @@ struct Laps {
     segments: Vec<Vec<Duration>>,
     /// Per exit and rule it can decide by.
     decisions: Vec<Vec<(Rule, Vec<Duration>)>>,
+    buffers: Buffers,
+}
+
+/// Kept from one decision to the next, as inference does.
+#[derive(Default)]
+struct Buffers {
+    pool: PoolScratch,
+    decide: DecideScratch,
+    pooled: Vec<f32>,
 }
 
 impl Model {
@@ -56,6 +65,7 @@ impl Model {
             network: Vec::new(),
             segments: vec![Vec::new(); exits.len() + 1],
             decisions: exits.iter().zip(heads.exits()).map(rules).collect(),
+            buffers: Buffers::default(),
         };
         if laps.decisions.len() != exits.len() {
             let (found, expected) = (laps.decisions.len(), exits.len());
@@ -100,7 +110,9 @@ impl Model {
             let (exit, head) = (self.spec.exits.get(segment), heads.exits().get(segment));
             if let (Some(exit), Some(head)) = (exit, head) {
                 for (rule, times) in &mut laps.decisions[segment] {
-                    times.push(decide(exit, segments.tap_shape(segment), head, *rule, cut.row(0))?);
+                    let begin = Instant::now();
+                    decide(&mut laps.buffers, exit, segments.tap_shape(segment), (head, *rule), cut.row(0))?;
+                    times.push(begin.elapsed());
                 }
             }
             begin = Instant::now();
@@ -111,18 +123,17 @@ impl Model {
 
 /// Pools the activation, scores it and compares, as inference does.
 fn decide(
+    Buffers { pool, decide, pooled }: &mut Buffers,
     exit: &ExitPlan,
     shape: &[usize],
-    head: &ExitHead,
-    rule: Rule,
+    (head, rule): (&ExitHead, Rule),
     map: &[f32],
-) -> Result<Duration, Refusal> {
-    let begin = Instant::now();
-    let mut pooled = vec![0.0; exit.dim];
-    exit.pool.apply(shape, map, &mut pooled).map_err(failed)?;
-    let decision = head.decide(rule, &pooled).map_err(failed)?;
+) -> Result<(), Refusal> {
+    pooled.resize(exit.dim, 0.0);
+    exit.pool.apply_with(pool, shape, map, pooled).map_err(failed)?;
+    let decision = head.decide_with(decide, rule, pooled).map_err(failed)?;
     black_box(ExitRule::new(rule, 0.0).leaves(decision.margin));
-    Ok(begin.elapsed())
+    Ok(())
 }
 
 impl Laps {
