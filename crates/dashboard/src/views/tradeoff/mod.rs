@@ -30,6 +30,8 @@ use crate::widgets::{self, Swatch, card, chip, soft, strong, title};
 
 /// Width of the cards beside the chart.
 const SIDE: f32 = 296.0;
+/// Room that the title and the tools need beside each other.
+const TITLE_AND_TOOLS: f32 = 540.0;
 
 /// Something on the chart that can be hidden.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -121,10 +123,16 @@ impl TradeOff {
     }
 
     fn chart_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, report: &Arc<RunReport>, curves: &Curves) {
+        let wide = ui.available_width() > TITLE_AND_TOOLS;
         ui.horizontal(|ui| {
             title(ui, "Accuracy over cost");
-            widgets::right(ui, |ui| self.tools_ui(ui, scene, report, curves));
+            if wide {
+                widgets::right(ui, |ui| self.tools_ui(ui, scene, report, curves));
+            }
         });
+        if !wide {
+            ui.horizontal(|ui| widgets::right(ui, |ui| self.tools_ui(ui, scene, report, curves)));
+        }
         self.legend_ui(ui, scene, curves);
         let marks = self.marks(ui, scene, report, curves.axis);
         let room = ui.available_rect_before_wrap();
