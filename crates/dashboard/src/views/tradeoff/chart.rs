@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use egui::{Align2, Color32, CursorIcon, Id, PointerButton, Pos2, Response, Stroke, Ui, vec2};
+use egui::{Align2, Color32, CursorIcon, Id, PointerButton, Pos2, Rangef, Response, Stroke, Ui, vec2};
 use egui_plot::{
     AxisHints, FilledArea, GridInput, GridMark, HPlacement, Line, LineStyle, MarkerShape, Plot, PlotPoint,
     PlotPoints, PlotTransform, Points,
@@ -203,7 +203,8 @@ pub(crate) fn cost_grid(axis: CostAxis, about: f64) -> impl Fn(GridInput) -> Vec
 
 /// What stands at those lines.
 pub(crate) fn cost_hints(axis: CostAxis, about: f64) -> AxisHints<'static> {
-    AxisHints::new_x().formatter(move |mark, bounds| {
+    // Marks are as many as there is room for; none goes without its number.
+    AxisHints::new_x().label_spacing(Rangef::new(16.0, 32.0)).formatter(move |mark, bounds| {
         let marks = axis.marks((*bounds.start(), *bounds.end()), about);
         let at = marks.into_iter().find(|(place, _)| (place - mark.value).abs() < 1e-9);
         at.map_or_else(String::new, |(_, text)| text)
