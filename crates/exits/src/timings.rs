@@ -116,7 +116,8 @@ impl Times {
     /// Milliseconds of a sample that left at exit `left_at` (from 0); one that left nowhere runs the whole network.
     /// Every exit in use that it visited is charged. An exit that is not in use is no cut: what all cuts together cost
     /// is taken as spread evenly over them, and the share of those that are not made is left out, so that the policy
-    /// without exits takes what the network in one piece takes.
+    /// without exits takes what the network in one piece takes. That share can be more than the segments before an exit
+    /// took, by noise or at small segments: such a sample is taken to run for nothing, not for less.
     #[must_use]
     pub fn ms(&self, policy: &Policy, left_at: usize) -> f64 {
         let exits = self.decisions_ms.len();
@@ -126,7 +127,7 @@ impl Times {
         let not_cut = (0..exits.min(left_at)).filter(|e| !used(*e)).count();
         let asked = self.decisions_ms.iter().enumerate().take(left_at.saturating_add(1));
         let decisions: f64 = asked.filter(|(e, _)| used(*e)).map(|(_, ms)| ms).sum();
-        run - per_cut * not_cut as f64 + decisions
+        (run - per_cut * not_cut as f64).max(0.0) + decisions
     }
 
     /// The mean over samples of which the share `left[e]` leaves at exit `e`, the rest of them, last, nowhere.
@@ -170,6 +171,15 @@ mod tests {
         assert_eq!((times.segments_ms, times.decisions_ms), (vec![15.0, 30.0, 45.0], vec![1.0, 2.0]));
         let nobody = Table::zeros(SHAPE.layout().cells());
         assert_eq!(Times::read(SHAPE, &nobody), Ok(None));
+    }
+
+    #[test]
+    fn what_is_run_takes_no_less_than_nothing() {
+        // 45 ms for each cut, but only 25 until the second exit.
+        let times = Times::read(SHAPE, &measured(10, [5, 20, 75], [1, 3]).table()).unwrap().unwrap();
+        let second = Policy { exits: vec![None, Some(ExitRule::new(Rule::Whitened, 0.0))] };
+        assert!(close(times.ms(&second, 1), 3.0));
+        assert!(close(times.ms(&second, 2), 58.0));
     }
 
     #[test]
