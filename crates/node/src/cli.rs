@@ -149,7 +149,7 @@ struct HttpOptions {
     /// says
     #[arg(long, env = "EXEUNT_WATTS", value_name = "WATTS", value_parser = watts)]
     watts: Option<f64>,
-    /// Requests to compute at once; default: one per core
+    /// Requests to compute at once; default: one per core. With 1, `serve` takes the least memory
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     http_threads: Option<u16>,
 }
@@ -189,10 +189,13 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 classify(&home, &files, if json { Form::Json } else { Form::Text }, &computing)
             })
         }
-        Command::Serve { http, options, computing } => computing
-            .choose(None)
-            .map_err(Into::into)
-            .and_then(|computing| serve(home, http, options, &computing)),
+        Command::Serve { http, options, computing } => {
+            if options.http_threads == Some(1) {
+                crate::allocator::one_heap();
+            }
+            let computing = computing.choose(None).map_err(Into::into);
+            computing.and_then(|computing| serve(home, http, options, &computing))
+        }
     };
     match result {
         Ok(code) => code,

@@ -11,7 +11,6 @@ use exeunt_protocol::message::{BlobRef, Contribution, DesiredQuery, DesiredRun, 
 use exeunt_protocol::spec::RunSpec;
 use exeunt_stats::{Digest, packed};
 
-use crate::allocator::loading;
 use crate::answer::Margins;
 use crate::computing::Computing;
 use crate::home::Home;
@@ -62,7 +61,7 @@ impl Bench {
         let failed = |error: &dyn std::error::Error| Refusal::Failed { what: chain(error) };
         if kept.as_ref().is_none_or(|kept| kept.spec != job.run.spec.digest) {
             *kept = None;
-            *kept = Some(loading(|| self.open(&job.run))?);
+            *kept = Some(self.open(&job.run)?);
         }
         let Some(kept) = kept else { return Err(Refusal::Failed { what: "no session".to_owned() }) };
         let body = self.home.blob(job.query.body.digest).map_err(|error| failed(&error))?;

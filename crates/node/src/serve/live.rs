@@ -8,7 +8,6 @@ use exeunt_network::{EngineChoice, Network};
 use exeunt_protocol::spec::RunSpec;
 use tokio::sync::watch;
 
-use crate::allocator::loading;
 use crate::home::{Home, HomeError, PolicyInForce};
 use crate::infer::{InferError, Inference};
 
@@ -53,15 +52,6 @@ impl Ready {
     /// # Errors
     /// See [`LoadError`].
     pub fn load(
-        home: &Home,
-        policy: PolicyInForce,
-        engine: &EngineChoice,
-        before: Option<&Self>,
-    ) -> Result<Self, LoadError> {
-        loading(|| Self::assemble(home, policy, engine, before))
-    }
-
-    fn assemble(
         home: &Home,
         policy: PolicyInForce,
         engine: &EngineChoice,
