@@ -259,7 +259,8 @@ fn samples(ui: &mut Ui, scene: &Scene<'_>, given: &NodeReport) {
         ui.label(format!("{statistics} statistics, {calibration} calibration, {evaluation} evaluation"));
     }
     if let Some(withheld) = given.withheld_classes.filter(|n| *n > 0) {
-        ui.label(soft(format!("{withheld} classes are withheld: it has too few samples of them")));
+        let classes = if withheld == 1 { "class" } else { "classes" };
+        ui.label(soft(format!("{withheld} {classes} withheld, with too few samples to be told of")));
     }
     if !given.without_second_moments.is_empty() {
         let exits: Vec<String> = given.without_second_moments.iter().map(|e| (e + 1).to_string()).collect();
