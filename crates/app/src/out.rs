@@ -3,7 +3,7 @@
 use std::fmt::Arguments;
 use std::io::Write as _;
 
-/// Prints like `print!`, with a line's end where [`out!`](crate::out) asks for it.
+/// Prints like `print!`, with a line's end where [`out!`](crate::out!) asks for it.
 ///
 /// Where the reader has gone, as `head` does when it has seen enough, nothing is left to do: the process ends, and that
 /// is no failure. `println!` would panic.

@@ -3,7 +3,7 @@
 //! The coordinator's core, its store and every node's machine are the real ones, in one thread. What surrounds them is
 //! made up: a network that loses, delays, doubles and reorders, partitions, processes that die at any step, a disk that
 //! tears what was not synced and fills up, clocks that jump, data that grow, and an operator who starts runs, sets
-//! policies and shuts nodes out ([`Fault::KINDS`](scenario)). Everything follows from a seed: the same seed gives the
+//! policies and shuts nodes out (`scenario::Fault::KINDS`). Everything follows from a seed: the same seed gives the
 //! same trace, event by event.
 //!
 //! Nodes answer from made-up samples, each with a cell of its own in the merged sums; the oracle holds every sealed table
