@@ -439,6 +439,58 @@ fn kill_some(federation: &mut Federation, rng: &mut StdRng) -> usize {
     kills
 }
 
+/// Nodes are ahead of the coordinator that comes back: what it no longer has is asked again.
+#[test]
+fn a_backup_made_in_the_middle_of_a_run_ends_with_the_same_tables() {
+    let mut federation = Federation::with_nodes(3, "dirichlet(1.0):3");
+    let file = federation.run_file(&[("quorum = 8", "quorum = 3")]);
+    let (_, expected) = undisturbed(&file, 3, "dirichlet(1.0)", 3);
+    federation.nodes[2].kill();
+    federation.start_run(&file);
+    wait_for("two of three answers", || (federation.show()?["answers"] == json!(2)).then_some(()));
+    let backup = federation.folder.path().join("backup");
+    let backup = backup.to_str().unwrap();
+    let made = federation.operator(&["backup", backup, "--json"]).json();
+    assert_documented("backup", &made);
+    assert_eq!((&made["folder"], &made["on_coordinator"]), (&json!(backup), &json!(false)));
+    let left = std::fs::read_dir(federation.home().join("backups")).unwrap().count();
+    assert_eq!(left, 0, "the backup was moved, not copied");
+    federation.operator(&["backup", backup]).failed(2, &["is there already"]);
+    federation.operator(&["restore", backup, "--replace"]).failed(2, &["is running", "stop it first"]);
+    federation.start_node(2);
+    assert_same(&federation.ready(), &expected);
+
+    // From another machine, where the backup does not go.
+    let laptop = federation.folder.path().join("laptop");
+    let laptop = laptop.to_str().unwrap();
+    federation.operator(&["operator", "anna", "--out", laptop]).ok();
+    run(&mut exeunt(&["--connect", laptop, "backup", "here"]))
+        .failed(2, &["--connect", "coordinator's machine"]);
+    let there = run(&mut exeunt(&["--connect", laptop, "backup", "--json"])).json();
+    assert_eq!(there["on_coordinator"], json!(true));
+    let there = PathBuf::from(there["folder"].as_str().unwrap());
+    assert!(there.starts_with(federation.home().join("backups")) && there.join("store.redb").is_file());
+
+    // The coordinator dies, its disk is lost, and nobody but it has heard that the run has ended.
+    federation.coordinator.kill();
+    let last = federation.folder.path().join("last");
+    federation.operator(&["backup", last.to_str().unwrap()]).ok();
+    std::fs::rename(federation.home(), federation.folder.path().join("lost")).unwrap();
+    let restored = federation.operator(&["restore", backup, "--json"]).json();
+    assert_documented("restore", &restored);
+    assert_eq!((&restored["made_ms"], &restored["set_aside"]), (&made["made_ms"], &Value::Null));
+    federation.restart_coordinator();
+    assert_same(&federation.ready(), &expected);
+
+    // The backup of the dead one, whose store was not closed, has the run's end in it.
+    federation.coordinator.kill();
+    federation.operator(&["restore", last.to_str().unwrap()]).failed(2, &["--replace"]);
+    let text = federation.operator(&["restore", last.to_str().unwrap(), "--replace"]).ok();
+    assert!(text.contains("replaced-"), "{text}");
+    federation.restart_coordinator();
+    assert_same(&federation.show().unwrap(), &expected);
+}
+
 #[test]
 fn what_the_default_floors_withhold_is_named_and_heads_still_fit() {
     let federation = Federation::with_nodes(4, "dirichlet(0.3):0");

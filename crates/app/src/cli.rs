@@ -116,6 +116,25 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Json,
     },
+    /// Copy everything a coordinator must not lose into a new folder: its store, keys and address; also while it runs
+    Backup {
+        /// Folder to make, to be kept as safe as a key; by default below the coordinator's own, in backups
+        #[arg(value_name = "DIR")]
+        to: Option<PathBuf>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Put a backup back as the coordinator's folder, which must not be running
+    Restore {
+        /// The backup's folder
+        #[arg(value_name = "DIR")]
+        from: PathBuf,
+        /// Where there is a coordinator already: move what is there into a folder beside
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        output: Json,
+    },
     /// Run a whole federation on this machine
     Simulate(SimulateArgs),
     /// The whole job on what ships: a coordinator and 8 node processes on loopback

@@ -1,6 +1,6 @@
 //! What went wrong, in one line and in one number.
 
-use exeunt_coordinator::{ClientError, CoreError, HomeError, ServiceError};
+use exeunt_coordinator::{BackupError, ClientError, CoreError, HomeError, RestoreError, ServiceError};
 use exeunt_link::{ConnectError, RecvError, SendError};
 use exeunt_network::LoadError;
 use exeunt_protocol::message::Refusal;
@@ -70,6 +70,10 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || error.downcast_ref::<LoadError>().is_some()
         || error.downcast_ref::<HomeError>().is_some()
         || error.downcast_ref::<exeunt_coordinator::PlanError>().is_some()
+        || matches!(error.downcast_ref(), Some(BackupError::NoStore { .. } | BackupError::Taken { .. }))
+        || error
+            .downcast_ref::<RestoreError>()
+            .is_some_and(|error| !matches!(error, RestoreError::File { .. }))
         || error.downcast_ref::<ServiceError>().is_some_and(is_about_what_was_given)
         || matches!(
             error.downcast_ref(),

@@ -1,6 +1,7 @@
 //! `exeunt`: the coordinator, its commands, simulations and the demo.
 
 mod ask;
+mod backup;
 mod bench;
 mod cli;
 mod demo;
@@ -74,6 +75,8 @@ fn run(home: Home, command: Command) -> anyhow::Result<()> {
         Command::Bench(command) => bench::bench(&command),
         Command::Operator { name, out } => ask::operator(&home, &name, &out),
         Command::Doctor { engine, output } => doctor::doctor(&home, &engine, output.json),
+        Command::Backup { to, output } => backup::backup(&home, to.as_deref(), output.json),
+        Command::Restore { from, replace, output } => backup::restore(&home, &from, replace, output.json),
         Command::Simulate(arguments) => simulate::simulate(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         command => remote::run(&home, command),
@@ -87,10 +90,14 @@ fn run_elsewhere(named: &str, command: Command) -> anyhow::Result<()> {
         | Command::Operator { .. }
         | Command::Inspect(_)
         | Command::Bench(_)
+        | Command::Restore { .. }
         | Command::Simulate(_)
         | Command::Demo(_) => {
             let why = "--connect is for commands that ask a coordinator; this one runs here".to_owned();
             Err(failure::BadInput(why).into())
+        }
+        Command::Backup { to, output } => {
+            backup::backup_elsewhere(&window::folder_of(named)?, to.as_deref(), output.json)
         }
         command => remote::run(&window::folder_of(named)?, command),
     }

@@ -6,6 +6,7 @@
 //! HOME/operator/          an operator's key and certificate, for the command line here
 //! HOME/store.redb         everything that must survive
 //! HOME/coordinator.json   where it can be reached
+//! HOME/backups/           backups that were made while it ran
 //! ```
 
 use std::fs;
@@ -40,6 +41,12 @@ pub enum HomeError {
         "there is no coordinator in {path}: start one with `exeunt serve`, or name its folder with --home"
     )]
     NoCoordinator {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A backup was being put back, and that did not end.
+    #[error("a backup was put back in {path} only in part; run `exeunt restore BACKUP --replace` again")]
+    Unfinished {
         /// The folder.
         path: PathBuf,
     },
@@ -106,11 +113,25 @@ impl Home {
         self.root.join("store.redb")
     }
 
+    /// Where a backup lies that is made now, unless another place is wished.
+    pub fn new_backup(&self, now: SystemTime) -> PathBuf {
+        self.root.join("backups").join(crate::backup::dated(now))
+    }
+
+    /// Where a backup lies while its parts are moved to their places.
+    pub(crate) fn unfinished_restore(&self) -> PathBuf {
+        self.root.join("restoring")
+    }
+
     /// Makes the authority and the two identities on first start; renews the identities when it is time.
     ///
     /// # Errors
-    /// [`HomeError`]; an authority that is there in part is never replaced.
+    /// [`HomeError`]; an authority that is there in part is never replaced. [`HomeError::Unfinished`] in the middle of a
+    /// restore.
     pub fn keys(&self, now: SystemTime) -> Result<Keys, HomeError> {
+        if self.unfinished_restore().exists() {
+            return Err(HomeError::Unfinished { path: self.root.clone() });
+        }
         fs::create_dir_all(&self.root)
             .map_err(|source| HomeError::File { path: self.root.clone(), source })?;
         let authority = Authority::open_or_create(self.root.join("authority"), now)?;

@@ -5,6 +5,7 @@
 //! connection a task, and lets all of them ask one thread that owns the core. [`OperatorClient`] is the other end of
 //! an operator's wishes. [`RunPlan`] turns a run file and a network into a run.
 
+mod backup;
 mod client;
 mod core;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod desk;
 mod examine;
 mod home;
 mod members;
+mod moment;
 mod operator;
 mod peer;
 mod plan;
@@ -23,11 +25,16 @@ mod snapshots;
 #[cfg(test)]
 mod testing;
 
+pub use backup::{
+    BACKUP_FORMAT, BackupError, BackupFile, Manifest, RestoreError, Restored, back_up, back_up_stopped,
+    move_backup, restore,
+};
 pub use client::{ClientError, OperatorClient};
 pub use core::{Core, CoreError, Effect};
 pub use desk::Stopped;
 pub use examine::examine;
 pub use home::{Home, HomeError, Keys, Whereabouts};
 pub use members::MemberError;
+pub use moment::civil;
 pub use plan::{PlanError, RunPlan};
 pub use service::{ServeOptions, Service, ServiceError};

@@ -59,6 +59,7 @@ async fn perform(
         OperatorRequest::Token { valid_s, label, approve } => {
             token(shared, valid_s, label, approve.unwrap_or(shared.approve)).await?
         }
+        OperatorRequest::Backup => backup(shared).await?,
         OperatorRequest::StartRun { file, network } => start_run(shared, *file, network).await?,
         OperatorRequest::Watch { seen } => {
             let now = match tokio::time::timeout(WATCH, shared.desk.changed(seen)).await {
@@ -191,6 +192,7 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
         | OperatorRequest::Revoke { .. }
         | OperatorRequest::Watch { .. }
         | OperatorRequest::PutBlob { .. }
+        | OperatorRequest::Backup
         | OperatorRequest::StartRun { .. } => {
             OperatorResponse::Refused { why: "misdirected request".to_owned() }
         }
@@ -256,6 +258,41 @@ async fn token(
         Ok(token) => OperatorResponse::Token { token: token.to_string(), expires: unix.as_secs() },
         Err(error) => OperatorResponse::Refused { why: error.to_string() },
     })
+}
+
+/// The desk only begins to read; the copy is made away from it, of what it held at that moment.
+async fn backup(shared: &Arc<Shared>) -> Result<OperatorResponse, StreamError> {
+    let snapshots = shared.snapshots.clone();
+    let take = move |desk: &mut Desk| {
+        desk.core.flush_traffic()?;
+        Ok::<_, CoreError>(snapshots.take()?)
+    };
+    let snapshot = match shared.desk.ask(take).await? {
+        Ok(snapshot) => snapshot,
+        Err(error) => return Ok(OperatorResponse::Refused { why: chain(&error) }),
+    };
+    let home = shared.home.clone();
+    let copied = tokio::task::spawn_blocking(move || {
+        let now = SystemTime::now();
+        let folder = home.new_backup(now);
+        // Whoever asked works in another folder.
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        crate::backup::back_up(&home, &snapshot, &folder, now).map(|manifest| (folder, manifest))
+    });
+    let why = match copied.await {
+        Ok(Ok((folder, manifest))) => {
+            tracing::info!("backup made: {}", folder.display());
+            return Ok(OperatorResponse::Backup {
+                folder: folder.to_string_lossy().into_owned(),
+                bytes: manifest.bytes(),
+                files: manifest.files.len() as u64,
+                made_ms: manifest.made_ms,
+            });
+        }
+        Ok(Err(error)) => chain(&error),
+        Err(error) => error.to_string(),
+    };
+    Ok(OperatorResponse::Refused { why: format!("the backup was not made: {why}") })
 }
 
 /// The network is analysed away from the desk: it may take a second, and others wait there.

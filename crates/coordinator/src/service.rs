@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use exeunt_link::{Address, Authority, CloseCode, Incoming, JoinRequest, Limits, Rejection, Server};
 use exeunt_protocol::NodeId;
-use exeunt_store::{RedbStore, StoreError, TokenOutcome};
+use exeunt_store::{RedbStore, Snapshots, StoreError, TokenOutcome};
 
 use crate::core::{Core, CoreError};
 use crate::desk::{Clock, Handle, Stopped};
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) server: Server,
     pub(crate) whereabouts: Whereabouts,
     pub(crate) approve: bool,
+    pub(crate) home: Home,
+    pub(crate) snapshots: Snapshots,
 }
 
 /// How often certificates are looked at. They live for months, and are renewed with a third of that left.
@@ -63,7 +65,6 @@ const RENEWAL: Duration = Duration::from_secs(3600);
 /// A coordinator that listens.
 pub struct Service {
     shared: Arc<Shared>,
-    home: Home,
 }
 
 impl Service {
@@ -74,8 +75,9 @@ impl Service {
     pub async fn start(home: &Home, options: &ServeOptions) -> Result<Self, ServiceError> {
         let Keys { authority, identity } = home.keys(SystemTime::now())?;
         let clock = Clock::start();
-        let store = Box::new(RedbStore::open(home.store())?);
-        let core = Core::open(store, clock.now())?;
+        let store = RedbStore::open(home.store())?;
+        let snapshots = store.snapshots();
+        let core = Core::open(Box::new(store), clock.now())?;
         let revoked: Vec<NodeId> = core
             .store()
             .nodes()?
@@ -90,8 +92,9 @@ impl Service {
         home.save_whereabouts(&whereabouts)?;
         let desk = Handle::start(core, clock).map_err(ServiceError::Thread)?;
         let approve = options.approve;
-        let shared = Arc::new(Shared { desk, authority, server, whereabouts, approve });
-        Ok(Self { shared, home: home.clone() })
+        let shared =
+            Arc::new(Shared { desk, authority, server, whereabouts, approve, home: home.clone(), snapshots });
+        Ok(Self { shared })
     }
 
     /// The address that is listened on.
@@ -109,10 +112,10 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Stopped`] when the store failed.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServiceError> {
-        let Self { shared, home } = self;
+        let Self { shared } = self;
         let result = tokio::select! {
             () = accept(&shared) => Ok(()),
-            () = renew_certificates(&shared, &home) => Ok(()),
+            () = renew_certificates(&shared) => Ok(()),
             stopped = shared.desk.ended() => Err(ServiceError::Stopped(stopped)),
             () = stop => Ok(()),
         };
@@ -125,20 +128,21 @@ impl Service {
 }
 
 /// Renews the coordinator's and the local operator's certificates when it is time, for as long as it runs.
-async fn renew_certificates(shared: &Shared, home: &Home) {
+async fn renew_certificates(shared: &Shared) {
     let mut ticks = tokio::time::interval(RENEWAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The first is at once, and they were looked at just before.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        renew(shared, home, SystemTime::now());
+        renew(shared, SystemTime::now());
     }
 }
 
 /// Renews what is due, and presents it to whoever connects from now on.
-fn renew(shared: &Shared, home: &Home, now: SystemTime) {
-    let renewed = home
+fn renew(shared: &Shared, now: SystemTime) {
+    let renewed = shared
+        .home
         .keys(now)
         .map_err(ServiceError::from)
         .and_then(|keys| Ok(shared.server.set_identity(&keys.identity)?));
@@ -309,12 +313,12 @@ mod tests {
     #[tokio::test]
     async fn certificates_are_renewed_while_the_coordinator_runs() {
         let folder = tempfile::tempdir().unwrap();
-        let (home, shared) = serving(folder.path(), false).await;
+        let (_home, shared) = serving(folder.path(), false).await;
         let operator = || Identity::load(folder.path().join("operator")).unwrap();
         let before = operator().peer().expires;
-        renew(&shared, &home, SystemTime::now());
+        renew(&shared, SystemTime::now());
         assert_eq!(operator().peer().expires, before, "not due yet");
-        renew(&shared, &home, operator().renew_at() + Duration::from_secs(1));
+        renew(&shared, operator().renew_at() + Duration::from_secs(1));
         assert!(operator().peer().expires > before);
     }
 

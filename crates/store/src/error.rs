@@ -64,6 +64,20 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// It was closed, because the coordinator ends.
+    #[error("the store {path} is closed")]
+    Closed {
+        /// The store.
+        path: PathBuf,
+    },
+    /// It has a table that this version does not know, and so cannot copy.
+    #[error("the store {path} has a table '{table}' that this version does not know")]
+    UnknownTable {
+        /// The store.
+        path: PathBuf,
+        /// The table.
+        table: String,
+    },
     /// A query was sealed before, otherwise.
     #[error("query {query} of {run} was sealed before with another result")]
     AlreadySealed {

@@ -10,6 +10,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod copy;
 mod error;
 mod examine;
 #[cfg(any(test, feature = "conformance"))]
@@ -19,6 +20,7 @@ mod records;
 mod redb_store;
 mod tables;
 
+pub use copy::{Snapshot, Snapshots, in_use};
 pub use error::StoreError;
 pub use examine::{Examined, examine};
 pub use records::{

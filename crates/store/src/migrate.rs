@@ -10,7 +10,7 @@ use crate::tables::{AnswerKey, Bytes, CONTRIBUTIONS, Failure, NODES, PACKED, SEA
 use crate::{ContributionMeta, NodeRecord, Seal, TokenRecord};
 
 /// Tables by node; a newer one took the place of what was counted.
-const PACKED_1: TableDefinition<'_, AnswerKey, Bytes> = TableDefinition::new("packed");
+pub(crate) const PACKED_1: TableDefinition<'_, AnswerKey, Bytes> = TableDefinition::new("packed");
 
 #[derive(Deserialize)]
 struct Node1 {

@@ -1,6 +1,7 @@
 //! The embedded store.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use exeunt_protocol::message::Membership;
@@ -12,6 +13,7 @@ use redb::{
     WriteTransaction,
 };
 
+use crate::copy::Snapshots;
 use crate::migrate;
 use crate::tables::{
     AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NAMED, NODES, PACKED, POLICIES, RUNS, SEALS,
@@ -24,12 +26,12 @@ use crate::{
 
 /// Bytes of pages that the database keeps in memory. Its own default, a gigabyte, would let a coordinator grow with
 /// everything it has ever stored.
-const CACHE: usize = 64 << 20;
+pub(crate) const CACHE: usize = 64 << 20;
 
 /// A store in one file, or in memory for federations that live in one process.
 #[derive(Debug)]
 pub struct RedbStore {
-    database: Database,
+    database: Arc<Database>,
     path: PathBuf,
     /// The disk has failed; the database takes nothing more.
     broken: AtomicBool,
@@ -72,7 +74,7 @@ impl RedbStore {
     }
 
     fn prepare(database: Database, path: PathBuf) -> Result<Self, StoreError> {
-        let store = Self { database, path, broken: AtomicBool::new(false) };
+        let store = Self { database: Arc::new(database), path, broken: AtomicBool::new(false) };
         match store.format()? {
             Some(FORMAT) => return Ok(store),
             Some(found) if found > FORMAT => {
@@ -90,6 +92,11 @@ impl RedbStore {
             Ok(())
         })?;
         Ok(store)
+    }
+
+    /// Takes snapshots of this store for as long as it is open, also when it is somebody else's by then.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots::of(&self.database, &self.path)
     }
 
     fn format(&self) -> Result<Option<u32>, StoreError> {
@@ -171,6 +178,7 @@ pub(crate) fn failed(path: &Path, failure: Failure) -> StoreError {
         Failure::Database(source) => StoreError::Database { path, source },
         Failure::Value { table, key, what } => StoreError::Value { path, table, key, what },
         Failure::AlreadySealed { run, query } => StoreError::AlreadySealed { run, query },
+        Failure::UnknownTable { table } => StoreError::UnknownTable { path, table },
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) enum Failure {
     Database(Box<redb::Error>),
     Value { table: &'static str, key: String, what: String },
     AlreadySealed { run: String, query: u32 },
+    UnknownTable { table: String },
 }
 
 macro_rules! from_redb {

@@ -199,6 +199,8 @@ pub enum OperatorRequest {
         /// Version of the other.
         to: u32,
     },
+    /// Copy everything the coordinator must not lose into a new folder on its machine.
+    Backup,
     /// What inference does at the nodes, with the policies of a run.
     Live {
         /// Which run; the newest, if none is named.
@@ -260,6 +262,17 @@ pub enum OperatorResponse {
     SnapshotDiff(Box<SnapshotDiff>),
     /// What inference does, by node.
     Live(Vec<NodeLive>),
+    /// A backup is made.
+    Backup {
+        /// The folder, on the coordinator's machine.
+        folder: String,
+        /// Its files' bytes together.
+        bytes: u64,
+        /// How many files it has.
+        files: u64,
+        /// When it was made, in milliseconds since 1970.
+        made_ms: u64,
+    },
     /// The wish was not granted.
     Refused {
         /// Why.
