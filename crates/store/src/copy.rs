@@ -262,20 +262,24 @@ mod tests {
                 number += 1;
                 progress.send(number).unwrap();
             }
-            number
+            store
         });
         written.recv().unwrap();
         let path = folder.path().join("copy.redb");
         snapshot.copy_to(&path).unwrap();
         written.recv().unwrap();
         drop(asked);
-        assert!(writer.join().unwrap() > 20);
+        let store = writer.join().unwrap();
+        assert!(store.runs().unwrap().len() > 20);
         let copy = Snapshot::of_closed(&path).unwrap();
         assert_equal(&copy.txn, &snapshot.txn);
         drop(copy);
         assert_eq!(RedbStore::open(&path).unwrap().runs().unwrap().len(), 20);
-        assert!(matches!(snapshots.take(), Err(StoreError::Closed { .. })));
         assert!(snapshot.copy_to(&path).is_err(), "what is there is not written over");
+        drop(store);
+        assert!(matches!(snapshots.take(), Err(StoreError::Closed { .. })));
+        let late = folder.path().join("late.redb");
+        assert!(snapshot.copy_to(&late).is_err(), "the store was closed under the snapshot");
     }
 
     #[test]
