@@ -607,7 +607,10 @@ mod tests {
         ) {
             let (quantiles, _) = refined(&margins);
             let threshold = quantiles.threshold(0, Rule::Whitened, fraction).unwrap();
-            let resolution = (1.0 / margins.len() as f64).max(RESOLUTION);
+            // Margins that lie closer than bins get narrow leave together or not at all.
+            let crowd = |from: &f64| margins.iter().filter(|margin| (0.0..1e-5).contains(&(**margin - from))).count();
+            let crowd = margins.iter().map(crowd).max().unwrap_or(1);
+            let resolution = (crowd as f64 / margins.len() as f64).max(RESOLUTION);
             prop_assert!((share_above(&margins, threshold) - fraction).abs() <= resolution + 1e-9);
         }
     }
