@@ -6,6 +6,7 @@ use exeunt_coordinator::{Home, OperatorClient};
 use exeunt_link::Authority;
 use exeunt_node::EngineOptions;
 use exeunt_node::doctor::{Check, Checkup, clock, engine, free_space, identity, processor, sync_latency};
+use exeunt_protocol::moment::unix_ms;
 use exeunt_store::StoreError;
 
 use crate::failure::NotWell;
@@ -97,8 +98,7 @@ fn store(home: &Home, now: SystemTime) -> (Check, bool) {
     let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
     let entries =
         |name: &str| examined.tables.iter().find(|(table, _)| *table == name).map_or(0, |(_, n)| *n);
-    let now_ms = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    let ahead = examined.last_audit_ms.is_some_and(|last| u128::from(last) > now_ms);
+    let ahead = examined.last_audit_ms.is_some_and(|last| last > unix_ms(now));
     let problems = examined.problems.len() as u64 + examined.more_problems;
     let found = format!(
         "format {}, {}: {} nodes, {} runs, {} tables, {} sums, {} lines of audit",

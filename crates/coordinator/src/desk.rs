@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use exeunt_protocol::NodeId;
 use exeunt_protocol::coordinator::{Input, Now, Ticket};
 use exeunt_protocol::message::{Ack, Contribution, Desired, Hello, Membership};
+use exeunt_protocol::moment::unix_ms;
 use tokio::sync::{oneshot, watch};
 
 use crate::core::{Core, CoreError, Effect};
@@ -73,8 +74,7 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { monotonic: self.start.elapsed(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+        Now { monotonic: self.start.elapsed(), unix_ms: unix_ms(SystemTime::now()) }
     }
 }
 
@@ -231,9 +231,7 @@ impl Desk {
 
     /// A node connected with a certificate, or was given another.
     pub(crate) fn certified(&mut self, node: NodeId, expires: SystemTime) {
-        let since_1970 = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let expires_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        self.core.handle(self.now, Input::Certified { node, expires_ms });
+        self.core.handle(self.now, Input::Certified { node, expires_ms: unix_ms(expires) });
     }
 
     /// A control stream is down. A later connection of the same node is not affected.

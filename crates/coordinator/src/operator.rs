@@ -1,13 +1,14 @@
 //! Answering an operator: one request, one response, on a stream of its own.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use exeunt_link::limits::MAX_BLOB;
 use exeunt_link::{Blob, PeerId, Receiver, Secret, Sender, Token};
 use exeunt_network::Network;
 use exeunt_protocol::NodeId;
 use exeunt_protocol::coordinator::{Now, Target};
+use exeunt_protocol::moment::unix_ms;
 use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
 use exeunt_protocol::spec::RunFile;
 use exeunt_stats::Digest;
@@ -238,13 +239,8 @@ async fn token(
     }
     let secret = Secret::random();
     let expires = SystemTime::now() + Duration::from_secs(valid_s);
-    let unix = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let record = TokenRecord {
-        label,
-        expires_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-        used_by: None,
-        approve,
-    };
+    let expires_ms = unix_ms(expires);
+    let record = TokenRecord { label, expires_ms, used_by: None, approve };
     let digest = secret.digest();
     let added = shared
         .desk
@@ -255,7 +251,7 @@ async fn token(
     }
     let addresses = shared.whereabouts.advertised.clone();
     Ok(match Token::new(addresses, shared.authority.id(), secret, expires) {
-        Ok(token) => OperatorResponse::Token { token: token.to_string(), expires: unix.as_secs() },
+        Ok(token) => OperatorResponse::Token { token: token.to_string(), expires: expires_ms / 1000 },
         Err(error) => OperatorResponse::Refused { why: error.to_string() },
     })
 }

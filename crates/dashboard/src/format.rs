@@ -1,5 +1,7 @@
 //! Numbers and times as they are read.
 
+use exeunt_protocol::moment::civil;
+
 /// `93.4 %`.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", share * 100.0) } else { "–".to_owned() }
@@ -94,16 +96,8 @@ pub(crate) fn until(now_ms: u64, then_ms: u64) -> String {
 
 /// `2026-11-25`, UTC.
 pub(crate) fn day(at_ms: u64) -> String {
-    // Days since 1970 to a date of the Gregorian calendar, by Howard Hinnant's `civil_from_days`.
-    let z = i64::try_from(at_ms / 86_400_000).unwrap_or(0) + 719_468;
-    let era = z.div_euclid(146_097);
-    let of_era = z.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    format!("{:04}-{month:02}-{day:02}", year + era * 400 + i64::from(month <= 2))
+    let [year, month, day, ..] = civil(at_ms);
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// `59:03`, or `2 h 10 min`.

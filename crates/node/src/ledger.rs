@@ -8,10 +8,11 @@
 
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use exeunt_exits::{MARGIN_BINS, margin_bin};
 use exeunt_protocol::live::{LiveCounts, LiveReporter};
+use exeunt_protocol::moment::unix_ms;
 use exeunt_protocol::{PolicyVersion, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -179,9 +180,7 @@ fn entry<'a>(
         counts.run == *by.run && counts.policy == by.policy && counts.margins.len() == by.exits
     };
     let at = pending.iter().position(of).unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let since_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let fresh = LiveCounts::new(by.run.clone(), by.policy, by.exits, since_ms);
+        let fresh = LiveCounts::new(by.run.clone(), by.policy, by.exits, unix_ms(SystemTime::now()));
         pending.push(LiveCounts { milliwatts, ..fresh });
         pending.len() - 1
     });

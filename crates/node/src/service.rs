@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use exeunt_data::Share;
 use exeunt_link::{
@@ -14,6 +14,7 @@ use exeunt_link::{
 use exeunt_protocol::message::{
     Activity, Contribution, FromNode, Hello, Membership, OLDEST_VERSION, Request, ToNode, VERSION,
 };
+use exeunt_protocol::moment::unix_ms;
 use exeunt_protocol::node::{Input, Node, Output};
 use exeunt_protocol::spec::RunSpec;
 use exeunt_protocol::{PolicyVersion, QueryId, RunId};
@@ -512,8 +513,7 @@ impl Service {
         if self.written.as_ref() == Some(&self.report) {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.report.at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.report.at_ms = unix_ms(SystemTime::now());
         if let Err(error) = self.home.save_report(&self.report) {
             tracing::warn!("{error}");
         }

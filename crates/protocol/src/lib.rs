@@ -13,6 +13,7 @@ pub mod coordinator;
 mod ids;
 pub mod live;
 pub mod message;
+pub mod moment;
 pub mod node;
 pub mod operator;
 pub mod run_file;

@@ -27,7 +27,7 @@ pub(crate) fn operator(home: &Home, name: &str, out: &Path) -> anyhow::Result<()
 
 /// A moment, as days and hours of UTC.
 pub(crate) fn moment(ms: u64) -> String {
-    let [year, month, day, hour, minute, second] = exeunt_coordinator::civil(ms);
+    let [year, month, day, hour, minute, second] = exeunt_protocol::moment::civil(ms);
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 

@@ -3,12 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use exeunt_protocol::moment::{civil, unix_ms};
 use exeunt_stats::Digest;
 
 use super::{BackupFile, KEPT};
-use crate::moment::civil;
 
 /// Bytes that are copied at a time.
 const CHUNK: usize = 1 << 18;
@@ -126,8 +126,4 @@ pub(super) fn beside_the_store(root: &Path) -> Result<Vec<String>, Wrong> {
 pub(crate) fn dated(now: SystemTime) -> String {
     let [year, month, day, hour, minute, second] = civil(unix_ms(now));
     format!("{year}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
-}
-
-pub(super) fn unix_ms(now: SystemTime) -> u64 {
-    u64::try_from(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

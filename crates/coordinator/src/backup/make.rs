@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use exeunt_protocol::moment::unix_ms;
 use exeunt_store::{Snapshot, StoreError};
 
 use super::files::{self, Wrong};
@@ -74,7 +75,7 @@ pub fn back_up(
             files.push(files::copy(home.root(), part, &path)?);
         }
         let exeunt = env!("CARGO_PKG_VERSION").to_owned();
-        let manifest = Manifest { format: BACKUP_FORMAT, exeunt, made_ms: files::unix_ms(now), files };
+        let manifest = Manifest { format: BACKUP_FORMAT, exeunt, made_ms: unix_ms(now), files };
         files::write(&part.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
         Ok(manifest)
     })

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use exeunt_link::{Identity, IdentityError};
+use exeunt_protocol::moment::{civil, unix_ms};
 
 use super::Check;
 use crate::computing::EngineOptions;
@@ -87,7 +88,7 @@ fn features() -> Vec<&'static str> {
 /// Whether the clock can be right. Certificates end by it.
 pub fn clock(now: SystemTime) -> Check {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let found = format!("{} UTC", date(since));
+    let found = format!("{} UTC", date(now));
     let check = if since < FIRST {
         Check::bad("clock", found, "set the clock: certificates are not valid yet by this one")
     } else {
@@ -105,7 +106,7 @@ pub fn identity(name: &'static str, folder: &Path, now: SystemTime, way_back: &s
         Err(error) => return Check::bad(name, error.to_string(), way_back),
     };
     let peer = identity.peer();
-    let ends = date(peer.expires.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let ends = date(peer.expires);
     let who = format!("'{}', short id {}", peer.name, identity.id().short());
     let check = if identity.expired(now) {
         Check::bad(name, format!("{who}: its certificate ended {ends}"), way_back)
@@ -121,18 +122,10 @@ pub fn identity(name: &'static str, folder: &Path, now: SystemTime, way_back: &s
     check.with("expires", expires).with("short", identity.id().short())
 }
 
-/// The day and minute, as ISO 8601 has them (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn date(since: Duration) -> String {
-    let (days, minutes) = (since.as_secs() / 86_400, since.as_secs() % 86_400 / 60);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minutes / 60, minutes % 60)
+/// The day and minute, as ISO 8601 has them.
+fn date(at: SystemTime) -> String {
+    let [year, month, day, hour, minute, _] = civil(unix_ms(at));
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }
 
 #[cfg(test)]
@@ -144,7 +137,7 @@ mod tests {
 
     #[test]
     fn days_are_those_of_the_calendar() {
-        let at = |seconds| date(Duration::from_secs(seconds));
+        let at = |seconds| date(UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!(at(0), "1970-01-01 00:00");
         assert_eq!(at(951_782_400), "2000-02-29 00:00");
         assert_eq!(at(1_735_689_599), "2024-12-31 23:59");

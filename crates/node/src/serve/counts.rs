@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
+use exeunt_protocol::moment::unix_ms;
 use serde_json::{Value, json};
 
 use crate::infer::Verdict;
@@ -67,7 +68,7 @@ impl Served {
     }
 
     pub(crate) fn succeeded(&self, ready: &Ready, verdicts: &[Verdict], took: Took) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = unix_ms(SystemTime::now());
         let mut counts = self.counts();
         counts.success.add(took.input + took.queue + took.infer + took.output);
         counts.input.add(took.input);
@@ -75,7 +76,7 @@ impl Served {
         counts.infer.add(took.infer);
         counts.output.add(took.output);
         counts.samples += verdicts.len() as u64;
-        counts.last_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        counts.last_ms = now_ms;
         for verdict in verdicts {
             let exit = verdict.exit.map_or(0, |exit| exit + 1);
             *counts.exits.entry((ready.policy.run.to_string(), exit)).or_default() += 1;

@@ -1,4 +1,11 @@
-//! Moments as people write them.
+//! Moments: as numbers, and as people write them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since 1970; 0 before that.
+pub fn unix_ms(at: SystemTime) -> u64 {
+    u64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Year, month, day, hour, minute and second of a moment in UTC, from milliseconds since 1970.
 pub fn civil(ms: u64) -> [u64; 6] {
