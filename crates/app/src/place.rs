@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use exeunt_coordinator::{Home, OperatorClient};
 use exeunt_exits::{
-    Candidate, DecideScratch, ExitHead, Placement, Pool, PoolScratch, Quantiles, Rule, caught,
-    caught_between, caught_by_depth, place,
+    Asking, Candidate, ExitHead, Placement, Pool, Quantiles, Rule, caught, caught_between, caught_by_depth,
+    place,
 };
 use exeunt_network::{Engine, Network, Segments, Tap};
 use exeunt_node::EngineOptions;
@@ -339,9 +339,7 @@ struct MadeUp {
     pool: Pool,
     shape: Vec<usize>,
     head: ExitHead,
-    pooling: PoolScratch,
-    deciding: DecideScratch,
-    pooled: Vec<f32>,
+    asking: Asking,
 }
 
 impl MadeUp {
@@ -351,14 +349,12 @@ impl MadeUp {
         let means = Array2::from_shape_fn((wanted.classes, dim), |(k, d)| ((k + d) % 7) as f32 * 0.1);
         let head = ExitHead::new(means, vec![true; wanted.classes])?;
         let head = head.with_spreads(Ok(vec![1.0; wanted.classes]))?;
-        let (pooling, deciding, pooled) = (PoolScratch::default(), DecideScratch::default(), vec![0.0; dim]);
-        Ok(Self { pool, shape, head, pooling, deciding, pooled })
+        Ok(Self { pool, shape, head, asking: Asking::default() })
     }
 
     fn decide(&mut self, map: &[f32]) -> anyhow::Result<f64> {
         let start = Instant::now();
-        self.pool.apply_with(&mut self.pooling, &self.shape, map, &mut self.pooled)?;
-        let decision = self.head.decide_with(&mut self.deciding, Rule::ClassMeans, &self.pooled)?;
+        let decision = self.asking.ask((&self.head, Rule::ClassMeans), self.pool, &self.shape, map)?;
         black_box(decision.margin > 0.0);
         Ok(since(start))
     }

@@ -245,7 +245,7 @@ impl ExitHead {
     ///
     /// # Errors
     /// As there.
-    pub fn decide_with(
+    pub(crate) fn decide_with(
         &self,
         scratch: &mut DecideScratch,
         rule: Rule,
@@ -298,7 +298,7 @@ impl ExitHead {
 
 /// Buffers that [`ExitHead::decide_with`] uses again.
 #[derive(Clone, Debug, Default)]
-pub struct DecideScratch {
+pub(crate) struct DecideScratch {
     /// The activation in double precision, converted once for all classes.
     z: Vec<f64>,
     scores: Vec<f64>,

@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayView2};
 
 use crate::codec;
 use crate::head::Unavailable;
-use crate::{DecideError, DecideScratch, Decision, DecodeError, ExitHead, HeadError, Rule};
+use crate::{DecideError, Decision, DecodeError, ExitHead, HeadError, Rule};
 
 /// Why spreads do not fit these heads.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -76,23 +76,6 @@ impl Heads {
     /// There is no exit `e`.
     pub fn decide(&self, e: usize, rule: Rule, z: &[f32]) -> Result<Decision, DecideError> {
         self.exits[e].decide(rule, z)
-    }
-
-    /// See [`ExitHead::decide_with`].
-    ///
-    /// # Errors
-    /// As there.
-    ///
-    /// # Panics
-    /// There is no exit `e`.
-    pub fn decide_with(
-        &self,
-        scratch: &mut DecideScratch,
-        e: usize,
-        rule: Rule,
-        z: &[f32],
-    ) -> Result<Decision, DecideError> {
-        self.exits[e].decide_with(scratch, rule, z)
     }
 
     /// See [`ExitHead::decide_batch`].

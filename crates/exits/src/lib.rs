@@ -12,6 +12,7 @@
 //!
 //! The mathematics is METHOD.md's; every formula names its section.
 
+mod asking;
 mod codec;
 mod context;
 mod cost;
@@ -34,13 +35,14 @@ mod shift;
 mod tally;
 mod timings;
 
+pub use asking::{Asking, AskingError};
 pub use codec::{DecodeError, MAX_ENCODED_BYTES};
 pub use context::{ContextError, ExitContext, Part, RunContext};
 pub use cost::{CostError, CostModel};
 pub use curve::{Curve, CurvePoint, pareto, static_line};
 pub use drift::{DRIFTED, Drift, DriftLevel, MARGIN_BINS, MARGIN_EDGES, SHIFTING, margin_bin, margin_shares};
 pub use fit::{FitError, FitOptions, Prior, fit_heads};
-pub use head::{DecideScratch, ExitHead, HeadError, LinearHead, Unavailable};
+pub use head::{ExitHead, HeadError, LinearHead, Unavailable};
 pub use heads::{Heads, SpreadError};
 pub use outcomes::{AskError, Outcomes, OutcomesBuilder, OutcomesError};
 pub use place::{

@@ -2,11 +2,10 @@
 
 mod whole;
 
-use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use exeunt_data::{Image, Preprocess};
-use exeunt_exits::{CostModel, DecideScratch, Decision, Heads, Policy, PoolScratch, Rule};
+use exeunt_exits::{Asking, CostModel, Decision, Heads, Policy, Rule};
 use exeunt_network::{Engine, EngineError, Lane, Network, Segments, TensorInfo};
 use exeunt_protocol::spec::RunSpec;
 use exeunt_stats::Macs;
@@ -235,25 +234,21 @@ impl Inference {
         lane: &Lane<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), InferError> {
-        let mut staying = mem::take(&mut scratch.staying);
+        let Scratch { asking, undecided, staying, verdicts, .. } = scratch;
         staying.clear();
-        match self.policy.exits[e].as_ref() {
-            None => staying.extend(0..lane.rows()),
-            Some(rule) => {
-                for row in 0..lane.rows() {
-                    let decision = self.ask((e, segment), rule.rule, lane.row(row), scratch)?;
-                    if rule.leaves(decision.margin) {
-                        let Decision { class, margin } = decision;
-                        let cost = self.cost.cost(&self.policy, e);
-                        let sample = scratch.undecided[row];
-                        scratch.verdicts[sample] = Some(Verdict { class, exit: Some(e), margin, cost });
-                    } else {
-                        staying.push(row);
-                    }
-                }
+        let Some(rule) = self.policy.exits[e].as_ref() else {
+            staying.extend(0..lane.rows());
+            return Ok(());
+        };
+        for (row, sample) in undecided.iter().enumerate() {
+            let Decision { class, margin } = self.ask((e, segment), rule.rule, lane.row(row), asking)?;
+            if rule.leaves(margin) {
+                let cost = self.cost.cost(&self.policy, e);
+                verdicts[*sample] = Some(Verdict { class, exit: Some(e), margin, cost });
+            } else {
+                staying.push(row);
             }
         }
-        scratch.staying = staying;
         Ok(())
     }
 
@@ -263,14 +258,10 @@ impl Inference {
         (e, segment): (usize, usize),
         rule: Rule,
         map: &[f32],
-        scratch: &mut Scratch,
+        asking: &mut Asking,
     ) -> Result<Decision, InferError> {
-        let exit = &self.spec.exits[e];
-        let Scratch { pool, decide, z, .. } = scratch;
-        z.resize(exit.dim, 0.0);
-        let pooled = exit.pool.apply_with(pool, self.segments.tap_shape(segment), map, z);
-        pooled.map_err(|error| InferError::Network(error.into()))?;
-        let decision = self.heads.decide_with(decide, e, rule, z);
+        let (head, pool) = (&self.heads.exits()[e], self.spec.exits[e].pool);
+        let decision = asking.ask((head, rule), pool, self.segments.tap_shape(segment), map);
         decision.map_err(|error| InferError::Network(error.into()))
     }
 
@@ -299,9 +290,7 @@ fn best(scores: &[f64]) -> u32 {
 /// Buffers that the samples of a batch share.
 #[derive(Debug, Default)]
 struct Scratch {
-    pool: PoolScratch,
-    decide: DecideScratch,
-    z: Vec<f32>,
+    asking: Asking,
     scores: Vec<f64>,
     /// The sample that each row on its way is.
     undecided: Vec<usize>,

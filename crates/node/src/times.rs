@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use exeunt_exits::{DecideScratch, ExitHead, ExitRule, Heads, Measured, PoolScratch, Rule};
+use exeunt_exits::{Asking, ExitHead, ExitRule, Heads, Measured, Rule};
 use exeunt_network::{Engine, Lane, Network, Segments};
 use exeunt_protocol::message::Refusal;
 use exeunt_protocol::spec::ExitPlan;
@@ -26,15 +26,7 @@ struct Laps {
     segments: Vec<Vec<Duration>>,
     /// Per exit and rule it can decide by.
     decisions: Vec<Vec<(Rule, Vec<Duration>)>>,
-    buffers: Buffers,
-}
-
-/// Kept from one decision to the next, as inference does.
-#[derive(Default)]
-struct Buffers {
-    pool: PoolScratch,
-    decide: DecideScratch,
-    pooled: Vec<f32>,
+    asking: Asking,
 }
 
 impl Model {
@@ -65,7 +57,7 @@ impl Model {
             network: Vec::new(),
             segments: vec![Vec::new(); exits.len() + 1],
             decisions: exits.iter().zip(heads.exits()).map(rules).collect(),
-            buffers: Buffers::default(),
+            asking: Asking::default(),
         };
         if laps.decisions.len() != exits.len() {
             let (found, expected) = (laps.decisions.len(), exits.len());
@@ -111,7 +103,9 @@ impl Model {
             if let (Some(exit), Some(head)) = (exit, head) {
                 for (rule, times) in &mut laps.decisions[segment] {
                     let begin = Instant::now();
-                    decide(&mut laps.buffers, exit, segments.tap_shape(segment), (head, *rule), cut.row(0))?;
+                    let shape = segments.tap_shape(segment);
+                    let decision = laps.asking.ask((head, *rule), exit.pool, shape, cut.row(0));
+                    black_box(ExitRule::new(*rule, 0.0).leaves(decision.map_err(failed)?.margin));
                     times.push(begin.elapsed());
                 }
             }
@@ -119,21 +113,6 @@ impl Model {
         }
         Ok(())
     }
-}
-
-/// Pools the activation, scores it and compares, as inference does.
-fn decide(
-    Buffers { pool, decide, pooled }: &mut Buffers,
-    exit: &ExitPlan,
-    shape: &[usize],
-    (head, rule): (&ExitHead, Rule),
-    map: &[f32],
-) -> Result<(), Refusal> {
-    pooled.resize(exit.dim, 0.0);
-    exit.pool.apply_with(pool, shape, map, pooled).map_err(failed)?;
-    let decision = head.decide_with(decide, rule, pooled).map_err(failed)?;
-    black_box(ExitRule::new(rule, 0.0).leaves(decision.margin));
-    Ok(())
 }
 
 impl Laps {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use exeunt_exits::{DecideScratch, ExitHead, LinearHead, PoolScratch, Rule};
+use exeunt_exits::{Asking, ExitHead, LinearHead, Rule};
 use exeunt_network::{Lane, Network, Segments};
 use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
@@ -96,7 +96,7 @@ pub(crate) fn segments(arguments: &SegmentsArgs) -> anyhow::Result<()> {
             two.begin(x)?;
             for (exit, head) in exits.iter().zip(&own) {
                 two.run()?;
-                asking.ask(exit, head, &two)?;
+                ask(&mut asking, exit, head, &two)?;
             }
             Ok(two.run()?)
         }),
@@ -186,7 +186,7 @@ fn decisions(
             for ((exit, head), times) in exits.iter().zip(heads).zip(&mut asked) {
                 lane.run()?;
                 let begun = Instant::now();
-                asking.ask(exit, head, &lane)?;
+                ask(&mut asking, exit, head, &lane)?;
                 times.push(begun.elapsed().as_secs_f64() * 1e3);
             }
             Ok(lane.run()?)
@@ -202,23 +202,11 @@ fn random_head(dim: usize, classes: usize) -> anyhow::Result<ExitHead> {
     Ok(ExitHead::new(matrix(2)?, vec![true; classes])?.with_whitened(Ok(linear))?)
 }
 
-/// Buffers of one who asks exits.
-#[derive(Default)]
-struct Asking {
-    pool: PoolScratch,
-    decide: DecideScratch,
-    z: Vec<f32>,
-}
-
-impl Asking {
-    /// Pools, scores, and compares with a threshold that nobody reaches.
-    fn ask(&mut self, exit: &Exit, head: &ExitHead, lane: &Lane<'_>) -> anyhow::Result<()> {
-        self.z.resize(exit.dim, 0.0);
-        exit.pool.apply_with(&mut self.pool, &exit.shape, lane.row(0), &mut self.z)?;
-        let decision = head.decide_with(&mut self.decide, Rule::Whitened, &self.z)?;
-        anyhow::ensure!(decision.margin < f64::INFINITY, "nobody is infinitely sure");
-        Ok(())
-    }
+/// Pools, scores, and compares with a threshold that nobody reaches.
+fn ask(asking: &mut Asking, exit: &Exit, head: &ExitHead, lane: &Lane<'_>) -> anyhow::Result<()> {
+    let decision = asking.ask((head, Rule::Whitened), exit.pool, &exit.shape, lane.row(0))?;
+    anyhow::ensure!(decision.margin < f64::INFINITY, "nobody is infinitely sure");
+    Ok(())
 }
 
 fn table(measured: &Measured) -> String {

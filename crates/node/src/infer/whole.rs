@@ -36,7 +36,7 @@ impl Inference {
             lane.run().map_err(failed)?;
             let Some(rule) = self.policy.exits[*e].as_ref().map(|rule| rule.rule) else { continue };
             for (row, whole) in wholes.iter_mut().enumerate() {
-                let decision = self.ask((*e, segment), rule, lane.row(row), &mut scratch)?;
+                let decision = self.ask((*e, segment), rule, lane.row(row), &mut scratch.asking)?;
                 whole.margins[*e] = Some(decision.margin);
             }
         }
