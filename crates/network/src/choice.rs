@@ -127,26 +127,22 @@ impl EngineSettings {
             Some(path) => vec![("the one that was named", path.clone())],
             None => searched.iter().filter_map(|place| Some((place.place, place.library.clone()?))).collect(),
         };
-        let (mut loaded, mut refused) = (None, None);
+        let mut refused = None;
         for (place, path) in places {
             // One that does not work must not hide one that does, further on.
             match OnnxRuntime::load(&path, self.threads.unwrap_or(1)) {
-                Ok(engine) => {
-                    loaded = Some((place, engine));
-                    break;
-                }
+                Ok(engine) => return Ok(self.chosen(engine, place, searched)),
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        let (place, engine) = match (loaded, refused) {
-            (Some(loaded), _) => loaded,
-            (None, Some(error)) => return Err(error.into()),
-            (None, None) => return Err(ChooseError::NotFound { searched }),
-        };
+        Err(refused.map_or(ChooseError::NotFound { searched }, ChooseError::from))
+    }
+
+    fn chosen(&self, engine: OnnxRuntime, place: &str, searched: Vec<Candidate>) -> EngineChoice {
         let path = engine.path().to_owned();
         let engine = if self.wish == EngineWish::Auto { engine.or_tract() } else { engine };
         let reason = format!("its library is {place}: {}", path.display());
-        Ok(EngineChoice { engine: Box::new(engine), reason, library: Some(path), searched })
+        EngineChoice { engine: Box::new(engine), reason, library: Some(path), searched }
     }
 }
 

@@ -112,12 +112,8 @@ pub async fn follow(
         }
         let current = live.borrow().clone();
         let (home, engine) = (home.clone(), Arc::clone(&engine));
-        let looked = tokio::task::spawn_blocking(move || {
-            let ready = look(&home, &engine, current.as_deref())?;
-            ready.as_ref().map_or(Ok(()), |ready| ready.inference.warm(threads))?;
-            Ok::<_, LoadError>(ready)
-        })
-        .await;
+        let look = move || look(&home, &engine, threads, current.as_deref());
+        let looked = tokio::task::spawn_blocking(look).await;
         let problem = match looked {
             Ok(Ok(None)) => continue,
             Ok(Ok(Some(ready))) => {
@@ -137,11 +133,18 @@ pub async fn follow(
     }
 }
 
-/// The policy that the folder names, if it is another than `current`.
-fn look(home: &Home, engine: &EngineChoice, current: Option<&Ready>) -> Result<Option<Ready>, LoadError> {
+/// The policy that the folder names, if it is another than `current`, with what so many threads need to run it.
+fn look(
+    home: &Home,
+    engine: &EngineChoice,
+    threads: usize,
+    current: Option<&Ready>,
+) -> Result<Option<Ready>, LoadError> {
     match home.policy()? {
         Some(policy) if current.is_none_or(|current| current.policy != policy) => {
-            Ready::load(home, policy, engine, current).map(Some)
+            let ready = Ready::load(home, policy, engine, current)?;
+            ready.inference.warm(threads)?;
+            Ok(Some(ready))
         }
         _ => Ok(None),
     }
