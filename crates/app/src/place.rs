@@ -221,8 +221,8 @@ pub(crate) async fn from_run(
 }
 
 fn known(report: &RunReport, margins: &Quantiles, run: &RunId, network: &Network, max_drop: f64) -> Known {
-    let calibration = report.status.result.iter().flat_map(|result| result.calibration.points());
-    let accuracy = calibration.filter(|point| point.policy.is_off()).map(|point| point.accuracy).next();
+    let network_alone = report.status.result.as_ref().and_then(|result| result.calibration.network());
+    let accuracy = network_alone.map(|point| point.accuracy);
     let exits = report.status.exits.iter().enumerate();
     let at = exits.filter_map(|(e, exit)| {
         let depth = network.tap(&exit.tap)?.macs_until.ratio(network.macs());

@@ -89,6 +89,20 @@ impl Curve {
         Some(left.accuracy + along * (right.accuracy - left.accuracy))
     }
 
+    /// The bare network's point.
+    #[must_use]
+    pub fn network(&self) -> Option<&CurvePoint> {
+        self.points.iter().find(|point| point.policy.is_off())
+    }
+
+    /// How accurate a policy must be that loses at most `points` points to the bare network.
+    #[must_use]
+    pub fn floor(&self, points: f64) -> f64 {
+        // Far below what one sample counts: it only absorbs rounding.
+        const SLACK: f64 = 1e-12;
+        self.network().map_or(1.0, |network| network.accuracy) - points / 100.0 - SLACK
+    }
+
     /// The cheapest point that is at least this accurate.
     #[must_use]
     pub fn cheapest(&self, accuracy: f64) -> Option<&CurvePoint> {

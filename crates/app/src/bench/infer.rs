@@ -171,15 +171,13 @@ fn learn(plan: &Plan, rule: Rule, arguments: &InferArgs) -> anyhow::Result<Learn
     let result: RunResult =
         simulated.report.status.result.ok_or_else(|| anyhow::anyhow!("the run did not get ready"))?;
     let heads = simulated.heads.ok_or_else(|| anyhow::anyhow!("the run made no snapshot"))?;
-    let points = result.calibration.points();
-    let network = points.iter().find(|point| point.policy.is_off());
-    let floor = network.map_or(1.0, |point| point.accuracy) - arguments.points / 100.0 - 1e-12;
+    let floor = result.calibration.floor(arguments.points);
     let times = simulated.report.nodes.iter().find_map(|node| Some(&node.times.as_ref()?.times));
     let cost = |point: &CurvePoint| match (arguments.by, times) {
         (By::Time, Some(times)) => times.mean_ms(&point.policy, &point.exit_share),
         (By::Time, None) | (By::Macs, _) => point.cost,
     };
-    let right = points.iter().filter(|point| point.accuracy >= floor);
+    let right = result.calibration.points().iter().filter(|point| point.accuracy >= floor);
     let policy = right.min_by(|a, b| cost(a).total_cmp(&cost(b))).map(|point| point.policy.clone());
     let policy = policy.unwrap_or_else(|| Policy::off(plan.file.exits.named().len()));
     let read = result.curve.points().iter().find(|point| point.policy == policy);

@@ -81,10 +81,7 @@ pub(super) fn choose(
             if !(0.0..=100.0).contains(points) {
                 return Err(ChooseError::Drop { found: *points });
             }
-            let network = result.calibration.points().iter().find(|point| point.policy.is_off());
-            let floor = network.map_or(1.0, |point| point.accuracy) - points / 100.0;
-            // Half a sample's worth of slack is far below what one sample counts: it only absorbs rounding.
-            let cheapest = result.calibration.cheapest(floor - 1e-12);
+            let cheapest = result.calibration.cheapest(result.calibration.floor(*points));
             Ok(cheapest.map_or_else(|| Policy::off(context.exits.len()), |point| point.policy.clone()))
         }
         PolicyRequest::Thresholds(policy) => {

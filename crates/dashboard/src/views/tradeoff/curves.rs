@@ -75,8 +75,7 @@ impl Curves {
             Unit::Share => 1.0,
             Unit::Milliseconds => report.status.times.as_ref().map_or(f64::NAN, |t| t.times.network_ms),
         };
-        let network = curve.points().iter().find(|point| point.policy.is_off());
-        let accuracy = network.map_or(result.network_accuracy, |point| point.accuracy);
+        let accuracy = curve.network().map_or(result.network_accuracy, |point| point.accuracy);
         let lines = report.nodes.iter().filter_map(|node| {
             let costs: Vec<f64> = match (axis.unit, &node.times) {
                 (Unit::Share, _) => node.curve.iter().map(|point| point.cost).collect(),
