@@ -101,7 +101,7 @@ pub(crate) fn simulate(
         seen,
     };
     if json {
-        println!("{}", serde_json::to_string(&report)?);
+        crate::out!("{}", serde_json::to_string(&report)?);
     } else {
         print(&report);
     }
@@ -127,13 +127,13 @@ fn seeds(arguments: &FaultsArgs, seed: Option<u64>) -> anyhow::Result<Seeds> {
 fn show(seed: u64) -> anyhow::Result<()> {
     let mut explorer = Explorer::new()?;
     if let Some(finding) = explorer.explore(seed)? {
-        println!("{}", describe(&finding.seed, &finding.violation.to_string(), &finding.shortest));
-        finding.trace.iter().for_each(|line| println!("{line}"));
+        crate::out!("{}", describe(&finding.seed, &finding.violation.to_string(), &finding.shortest));
+        finding.trace.iter().for_each(|line| crate::out!("{line}"));
         anyhow::bail!("seed {seed} broke a promise");
     }
     let seen = explorer.watch(seed).context("a second time")?;
-    seen.trace.iter().for_each(|line| println!("{line}"));
-    println!("seed {seed}: {} events, trace {}", seen.events, seen.digest);
+    seen.trace.iter().for_each(|line| crate::out!("{line}"));
+    crate::out!("seed {seed}: {} events, trace {}", seen.events, seen.digest);
     Ok(())
 }
 
@@ -159,12 +159,12 @@ impl Progress {
 
 fn print(report: &Report) {
     for finding in &report.findings {
-        println!("{}", describe(&finding.seed, &finding.violation, &finding.shortest));
-        finding.trace.iter().for_each(|line| println!("{line}"));
+        crate::out!("{}", describe(&finding.seed, &finding.violation, &finding.shortest));
+        finding.trace.iter().for_each(|line| crate::out!("{line}"));
     }
     let seen = &report.seen;
     let hours = Duration::from_secs_f64(seen.virtual_s).as_secs() / 3600;
-    println!(
+    crate::out!(
         "{} seeds from {} in {:.1} s, {:.0} per second on {} threads: {} events in {hours} h of virtual time",
         report.seeds.count,
         report.seeds.first,
@@ -173,15 +173,19 @@ fn print(report: &Report) {
         report.threads,
         seen.events,
     );
-    println!(
+    crate::out!(
         "{} contributions acknowledged, {} refused; {} queries sealed, {} of them withdrawn; \
          the coordinator ended {} times",
-        seen.acknowledged, seen.rejected, seen.seals, seen.withdrawn, seen.coordinator_restarts
+        seen.acknowledged,
+        seen.rejected,
+        seen.seals,
+        seen.withdrawn,
+        seen.coordinator_restarts
     );
     let faults: BTreeMap<_, _> = seen.faults.iter().collect();
     let faults: Vec<String> = faults.iter().map(|(kind, struck)| format!("{kind} {struck}")).collect();
-    println!("faults: {}", faults.join(", "));
-    println!("violations: {}", seen.violations);
+    crate::out!("faults: {}", faults.join(", "));
+    crate::out!("violations: {}", seen.violations);
 }
 
 fn describe(seed: &u64, violation: &str, shortest: &str) -> String {
