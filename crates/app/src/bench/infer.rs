@@ -229,22 +229,21 @@ impl Bench<'_> {
         let mut passes: Vec<Pass<'_>> = Vec::new();
         let threads = self.arguments.common.threads;
         for engine in engines {
-            let mut whole = vec![Segments::prepare_fast(engine.engine(), self.network, &[])?];
-            let label = whole[0].engine().to_owned();
-            let mut names = vec![format!("whole network, {label}")];
+            let whole = Segments::prepare_fast(engine.engine(), self.network, &[])?;
+            let label = whole.engine().to_owned();
+            let mut ways = vec![("whole network", whole)];
             // Only ONNX Runtime is what a user would run the file in.
             if batch == 1
                 && engine.library().is_some()
                 && label == engine.to_string()
                 && let Ok(file) = Segments::prepare_file(engine.engine(), self.network)
             {
-                whole.push(file);
-                names.push(format!("the file as it is, {label}"));
+                ways.push(("the file as it is", file));
             }
-            for (whole, name) in whole.into_iter().zip(names) {
-                named.push((name, threads_used(&label, threads), None));
+            for (name, segments) in ways {
+                named.push((format!("{name}, {label}"), threads_used(&label, threads), None));
                 passes.push(Box::new(move |x| {
-                    let mut lane = whole.lane()?;
+                    let mut lane = segments.lane()?;
                     lane.begin(x)?;
                     Ok(lane.run()?)
                 }));
