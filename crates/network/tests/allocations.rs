@@ -1,50 +1,18 @@
 //! What a lane allocates while it runs: what the engine does for its operators, and nothing else.
 
-#![expect(unsafe_code, reason = "a global allocator that counts")]
 #![expect(clippy::unwrap_used, reason = "helpers outside of test functions fail the test, too")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/counting.rs"]
+mod counting;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use counting::allocations;
 use exeunt_network::{Engine, Network, OnnxRuntime, Segments, Tract};
 use ndarray::Array2;
 use prost::Message as _;
 use tract_onnx::prelude::{InferenceModelExt as _, IntoRunnable as _, IntoTValue as _, Tensor, tvec};
-
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is the system's allocator's; a thread's counter without a destructor is there as long as the
-// thread is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocations(act: impl FnOnce()) -> usize {
-    let before = COUNT.get();
-    act();
-    COUNT.get() - before
-}
 
 fn network() -> (Network, Vec<String>) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/digits_resnet.onnx");

@@ -1,55 +1,26 @@
 //! What deciding allocates, once buffers are warm: the answer, and nothing else.
 
-#![expect(unsafe_code, reason = "a global allocator that counts")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../../network/tests/common/counting.rs"]
+mod counting;
 #[expect(dead_code, reason = "of what a node's folder can do, this needs the least")]
 #[path = "applications/place.rs"]
 mod place;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
 
 use exeunt_network::{EngineChoice, Network, Segments};
 use ndarray::ArrayView2;
 
+use counting::allocations;
 use place::{Place, noise, onnx_runtime};
 
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is the system's allocator's; a thread's counter without a destructor is there as long as the
-// thread is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Allocations of the third time.
-fn allocations(mut act: impl FnMut()) -> usize {
+fn warm_allocations(mut act: impl FnMut()) -> usize {
     act();
     act();
-    let before = COUNT.get();
-    act();
-    COUNT.get() - before
+    allocations(act)
 }
 
 /// What running `x` through the same segments allocates, without a decision.
@@ -59,7 +30,7 @@ fn of_the_engine(place: &Place, engine: &EngineChoice, x: ArrayView2<'_, f32>) -
     let network = Network::from_bytes(place.home.blob(network).unwrap()).unwrap();
     let taps: Vec<&str> = ready.inference.spec().exits.iter().map(|exit| exit.tap.as_str()).collect();
     let segments = Segments::prepare_fast(engine.engine(), &network, &taps).unwrap();
-    allocations(|| {
+    warm_allocations(|| {
         let mut lane = segments.lane().unwrap();
         lane.begin(x).unwrap();
         for _ in 0..segments.len() {
@@ -75,7 +46,7 @@ fn check(engine: &EngineChoice) {
     let ready = place.ready_in(engine);
     for rows in [1, 5] {
         let x = noise(3, rows, ready.inference.input().len());
-        let run = allocations(|| {
+        let run = warm_allocations(|| {
             black_box(ready.inference.run(x.view()).unwrap());
         });
         // The vector of verdicts.
