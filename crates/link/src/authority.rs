@@ -12,6 +12,7 @@ use crate::AuthorityId;
 use crate::certificate::{self, CertificateError, NameError, Role};
 use crate::files::{self, FileError};
 use crate::identity::{Identity, IdentityError};
+use crate::private::{private_directory, sync_directory};
 
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 pub(crate) const PRIVATE_KEY: &str = "PRIVATE KEY";
@@ -135,7 +136,7 @@ impl Authority {
         let mut name = directory.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{:08x}.new", rand::random::<u32>()));
         let fresh = directory.with_file_name(name);
-        files::private_directory(&fresh)?;
+        private_directory(&fresh).map_err(files::io_error(&fresh))?;
         files::write_private(&fresh.join(KEY_FILE), &key.serialize_pem())?;
         files::write_private(&fresh.join(CERTIFICATE_FILE), &files::to_pem(CERTIFICATE, &[signed.der()]))?;
         // Removes an empty directory only; one with anything in it stays, and the rename fails.
@@ -149,7 +150,7 @@ impl Authority {
             };
         }
         if let Some(parent) = directory.parent() {
-            files::sync_directory(parent)?;
+            sync_directory(parent).map_err(files::io_error(parent))?;
         }
         Self::open(directory)
     }

@@ -1,11 +1,13 @@
 //! Small files that must be whole or absent, and some of them secret.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use pem::Pem;
 use thiserror::Error;
+
+use crate::private::{private_file, sync_directory};
 
 /// Most bytes of a key or certificate file.
 const MAX_FILE: u64 = 64 << 10;
@@ -23,26 +25,13 @@ pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> FileError + '_ 
     |source| FileError::Io { path: path.to_owned(), source }
 }
 
-/// Makes a directory that only its owner can enter, and those above it.
-pub(crate) fn private_directory(path: &Path) -> Result<(), FileError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(io_error(path))
-}
-
 /// Replaces a file as a whole, readable and writable by its owner alone, on the disk before this
 /// returns.
 pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), FileError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:08x}.new", rand::random::<u32>()));
     let fresh = path.with_file_name(name);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(&fresh).and_then(|mut file| {
+    let written = private_file(&fresh).and_then(|mut file| {
         file.write_all(content.as_bytes())?;
         file.sync_all()
     });
@@ -52,18 +41,9 @@ pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), FileError>
         return Err(io_error(path)(source));
     }
     match path.parent() {
-        Some(parent) => sync_directory(parent),
+        Some(parent) => sync_directory(parent).map_err(io_error(parent)),
         None => Ok(()),
     }
-}
-
-/// Makes renames in a directory durable, where the system knows how.
-pub(crate) fn sync_directory(path: &Path) -> Result<(), FileError> {
-    if cfg!(unix) {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error(path))?;
-    }
-    Ok(())
 }
 
 /// The sections of a PEM file that carry this tag, in order; at least one.

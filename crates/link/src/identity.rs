@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::authority::{CERTIFICATE, read_key};
 use crate::certificate::{self, CertificateError, Peer};
 use crate::files::{self, FileError};
+use crate::private::private_directory;
 use crate::{AuthorityId, PeerId};
 
 const KEY_FILE: &str = "key.pem";
@@ -111,7 +112,7 @@ impl Identity {
 
     /// The key of this directory, made if there is none.
     pub(crate) fn key_in(directory: &Path) -> Result<KeyPair, IdentityError> {
-        files::private_directory(directory)?;
+        private_directory(directory).map_err(files::io_error(directory))?;
         let path = directory.join(KEY_FILE);
         if path.exists() {
             return Ok(read_key(&path)?);

@@ -48,6 +48,7 @@ mod id;
 mod identity;
 mod join;
 pub mod limits;
+pub mod private;
 mod renew;
 mod reset;
 mod server;

@@ -17,6 +17,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use exeunt_link::private::sync_directory;
 use exeunt_protocol::message::{Activity, DesiredPolicy, DesiredRun, Membership};
 use exeunt_protocol::{DatasetVersion, QueryId, RunId};
 use exeunt_stats::Digest;
@@ -322,11 +323,7 @@ impl Home {
         all.insert(run.clone(), KeptTimes { query, spec, table: table.to_vec() });
         self.write_json(TIMES, &all)?;
         // A name may still be lost with the power when the file it names is safe.
-        #[cfg(unix)]
-        fs::File::open(&self.root)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| HomeError::File { path: self.root.clone(), source })?;
-        Ok(())
+        sync_directory(&self.root).map_err(|source| HomeError::File { path: self.root.clone(), source })
     }
 
     fn all_times(&self) -> Result<BTreeMap<RunId, KeptTimes>, HomeError> {

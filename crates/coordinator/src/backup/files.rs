@@ -1,10 +1,11 @@
 //! Files that only their owner may read, on disk before anything relies on them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use exeunt_link::private::{private_directory, private_file, sync_directory};
 use exeunt_protocol::moment::{civil, unix_ms};
 use exeunt_stats::Digest;
 
@@ -24,35 +25,20 @@ pub(super) fn wrong(path: &Path) -> impl FnOnce(io::Error) -> Wrong + '_ {
     |source| Wrong { path: path.to_owned(), source }
 }
 
-/// Makes a folder that only its owner can enter, and those above it.
 pub(super) fn private_folder(path: &Path) -> Result<(), Wrong> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(wrong(path))
+    private_directory(path).map_err(wrong(path))
 }
 
-fn private_file(path: &Path) -> Result<File, Wrong> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map_err(wrong(path))
+pub(super) fn sync_folder(path: &Path) -> Result<(), Wrong> {
+    sync_directory(path).map_err(wrong(path))
 }
 
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Wrong> {
-    let mut file = private_file(path)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(wrong(path))
-}
-
-/// Makes names in a folder durable, where the system knows how.
-pub(super) fn sync_folder(path: &Path) -> Result<(), Wrong> {
-    if cfg!(unix) {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        File::open(path).and_then(|folder| folder.sync_all()).map_err(wrong(path))?;
-    }
-    Ok(())
+    let written = private_file(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(wrong(path))
 }
 
 /// Gives a file or folder another place on the same disk, durably.
@@ -70,7 +56,7 @@ pub(super) fn copy(from: &Path, to: &Path, path: &str) -> Result<BackupFile, Wro
     if let Some(parent) = target.parent() {
         private_folder(parent)?;
     }
-    let mut file = private_file(&target)?;
+    let mut file = private_file(&target).map_err(wrong(&target))?;
     let found = read(&source, |chunk| file.write_all(chunk).map_err(wrong(&target)))?;
     file.sync_all().map_err(wrong(&target))?;
     if let Some(parent) = target.parent() {
