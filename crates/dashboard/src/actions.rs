@@ -1,7 +1,11 @@
 //! Everything that can be done from anywhere: by the palette, by a key, by a button.
 
-use egui::{Key, KeyboardShortcut, Modifiers};
+use std::collections::BTreeSet;
 
+use egui::{Key, KeyboardShortcut, Modifiers};
+use exeunt_protocol::NodeId;
+
+use crate::draft::Draft;
 use crate::state::{Link, PlaceKind, State};
 use crate::views::Page;
 
@@ -114,8 +118,12 @@ impl Action {
     }
 
     /// Whether it can be done as things stand.
-    pub(crate) fn fits(self, state: &State) -> bool {
+    pub(crate) fn fits(self, state: &State, draft: &Draft, picked: &BTreeSet<NodeId>) -> bool {
         match self {
+            Self::Apply => state.is_up() && draft.application(state, picked).is_some(),
+            Self::Discard => draft.policy().is_some(),
+            Self::Undo => draft.can_undo(),
+            Self::Redo => draft.can_redo(),
             Self::Create => matches!(state.link, Link::Empty { .. }),
             Self::Demo => match &state.link {
                 Link::Empty { .. } => true,

@@ -138,6 +138,11 @@ impl Commands {
         self.0.push(command);
     }
 
+    /// Adds wishes, if there are any.
+    pub fn extend(&mut self, commands: impl IntoIterator<Item = Command>) {
+        self.0.extend(commands);
+    }
+
     /// Takes the wishes out.
     pub fn drain(&mut self) -> impl Iterator<Item = Command> + '_ {
         self.0.drain(..)

@@ -1,6 +1,6 @@
 //! The window as a whole: bars, the page that is open, what lies over it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use egui::{Frame, Margin, Ui};
 use exeunt_protocol::{NodeId, RunId};
@@ -31,6 +31,10 @@ pub struct Dashboard {
     draft: Draft,
     /// The run that the draft belongs to.
     run: Option<RunId>,
+    /// What was being worked on in other runs, to be gone on with when they are looked at again.
+    drafts: BTreeMap<RunId, Draft>,
+    /// The run that the shell was asked to stay with, for its draft.
+    held: Option<RunId>,
     picked: BTreeSet<NodeId>,
     trade_off: TradeOff,
     thresholds: Thresholds,
@@ -124,10 +128,7 @@ impl Dashboard {
         if (ctx.zoom_factor() - scale).abs() > 1e-3 {
             ctx.set_zoom_factor(scale);
         }
-        if self.run.as_ref() != state.run() {
-            self.run = state.run().cloned();
-            self.draft.clear();
-        }
+        self.follow_run(state, commands);
         self.picked.retain(|node| state.node(*node).is_some());
         let over = self.is_covered();
         if !over {
@@ -143,6 +144,23 @@ impl Dashboard {
             commands.push(Command::Keep(Box::new(self.settings.clone())));
         }
         ctx.request_repaint_after(REFRESH);
+    }
+
+    /// Every run has a draft of its own. While one is worked on, the shell stays with its run, whichever starts next.
+    fn follow_run(&mut self, state: &State, commands: &mut Commands) {
+        if self.run.as_ref() != state.run() {
+            let draft = std::mem::take(&mut self.draft);
+            if let Some(before) = self.run.take() {
+                self.drafts.insert(before, draft);
+            }
+            self.run = state.run().cloned();
+            self.draft = self.run.as_ref().and_then(|run| self.drafts.remove(run)).unwrap_or_default();
+            self.held = None;
+        }
+        if self.draft.policy().is_some() && self.held != self.run {
+            self.held = self.run.clone();
+            commands.extend(self.run.clone().map(Command::ShowRun));
+        }
     }
 
     /// Whether something lies over the page and has the keyboard.
@@ -240,7 +258,8 @@ impl Dashboard {
 
     fn overlays_ui(&mut self, ctx: &egui::Context, state: &State, now_ms: u64, commands: &mut Commands) {
         if let Some(palette) = &mut self.palette {
-            let (chosen, close) = palette.ui(ctx, state);
+            let (chosen, close) =
+                palette.ui(ctx, state, |action| action.fits(state, &self.draft, &self.picked));
             if close {
                 self.palette = None;
             }
@@ -296,7 +315,7 @@ impl Dashboard {
     }
 
     fn perform(&mut self, action: Action, ctx: &egui::Context, state: &State, commands: &mut Commands) {
-        if !action.fits(state) {
+        if !action.fits(state, &self.draft, &self.picked) {
             return;
         }
         match action {
@@ -305,14 +324,7 @@ impl Dashboard {
             Action::Shortcuts => self.shortcuts = true,
             Action::Undo => self.draft.undo(),
             Action::Redo => self.draft.redo(),
-            Action::Apply => {
-                if let (Some(run), Some(policy)) = (state.run(), self.draft.policy())
-                    && state.in_force().is_none_or(|force| force.policy != *policy)
-                {
-                    let (run, policy) = (run.clone(), policy.clone());
-                    commands.push(Command::Apply { run, policy, nodes: Vec::new() });
-                }
-            }
+            Action::Apply => commands.extend(self.draft.application(state, &self.picked)),
             Action::Discard => self.draft.discard(),
             Action::Token => self.token = Some(TokenDialog::default()),
             Action::OpenRunFile => self.run_file = Some(RunFileDialog::default()),

@@ -1,6 +1,12 @@
 //! A policy that is being worked on, with undo and redo.
 
+use std::collections::BTreeSet;
+
 use exeunt_exits::Policy;
+use exeunt_protocol::NodeId;
+
+use crate::command::Command;
+use crate::state::State;
 
 /// Steps that can be undone.
 const STEPS: usize = 200;
@@ -11,6 +17,8 @@ pub struct Draft {
     policy: Option<Policy>,
     past: Vec<Option<Policy>>,
     future: Vec<Option<Policy>>,
+    /// Whether it is meant for the picked nodes alone.
+    picked_only: bool,
 }
 
 impl Draft {
@@ -70,9 +78,31 @@ impl Draft {
         self.past.last()?.as_ref()
     }
 
-    /// Forgets everything: another run is looked at.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// Whether it is meant for the picked nodes alone, of which there must be some.
+    pub fn is_for_picked(&self, picked: &BTreeSet<NodeId>) -> bool {
+        self.picked_only && !picked.is_empty()
+    }
+
+    /// Says whether it is meant for the picked nodes alone, or for the fleet.
+    pub fn set_for_picked(&mut self, picked_only: bool) {
+        self.picked_only = picked_only;
+    }
+
+    /// The wish that puts it in force where it is meant to be; none where there is no draft, or where it is in force
+    /// already.
+    pub fn application(&self, state: &State, picked: &BTreeSet<NodeId>) -> Option<Command> {
+        let (report, policy) = (state.report.as_ref()?, self.policy()?);
+        let nodes: Vec<NodeId> =
+            if self.is_for_picked(picked) { picked.iter().copied().collect() } else { Vec::new() };
+        let at =
+            |node: &NodeId| report.status.in_force_at(*node).is_some_and(|force| force.policy == *policy);
+        let applied = if nodes.is_empty() {
+            state.in_force().is_some_and(|force| force.policy == *policy)
+        } else {
+            nodes.iter().all(at)
+        };
+        let run = report.status.run.clone();
+        (!applied).then(|| Command::Apply { run, policy: policy.clone(), nodes })
     }
 }
 

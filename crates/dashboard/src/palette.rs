@@ -38,7 +38,12 @@ pub(crate) enum Choice {
 
 impl Palette {
     /// Draws it; what was chosen, and whether it is to be closed.
-    pub(crate) fn ui(&mut self, ctx: &egui::Context, state: &State) -> (Option<Choice>, bool) {
+    pub(crate) fn ui(
+        &mut self,
+        ctx: &egui::Context,
+        state: &State,
+        fits: impl Fn(Action) -> bool,
+    ) -> (Option<Choice>, bool) {
         let mut chosen = None;
         let area = egui::Modal::default_area(egui::Id::unique("palette"))
             .anchor(Align2::CENTER_TOP, vec2(0.0, 90.0));
@@ -53,7 +58,7 @@ impl Palette {
             if !same {
                 let (nodes, runs) = (Arc::clone(&state.nodes), Arc::clone(&state.runs));
                 let asked = (self.text.clone(), state.link.clone(), nodes, runs);
-                self.found = Some((asked, self.fitting(state)));
+                self.found = Some((asked, self.fitting(state, fits)));
             }
             let found = self.found.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
             self.keys(ui, found.len());
@@ -95,7 +100,7 @@ impl Palette {
     }
 
     /// What fits the text, the best first.
-    fn fitting(&self, state: &State) -> Vec<Offer> {
+    fn fitting(&self, state: &State, fits: impl Fn(Action) -> bool) -> Vec<Offer> {
         let wanted = self.text.to_lowercase();
         let mut found: Vec<(usize, String, String, Choice)> = Vec::new();
         let mut offer = |name: String, keys: String, choice: Choice| {
@@ -103,7 +108,7 @@ impl Palette {
                 found.push((rank, name, keys, choice));
             }
         };
-        let offered = |action: &Action| *action != Action::Palette && action.fits(state);
+        let offered = |action: &Action| *action != Action::Palette && fits(*action);
         for action in Action::ALL.into_iter().filter(offered) {
             let keys =
                 action.shortcut().map(|s| s.format(&egui::ModifierNames::NAMES, false)).unwrap_or_default();
@@ -196,7 +201,10 @@ pub(crate) fn shortcuts_ui(ctx: &egui::Context) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::draft::Draft;
 
     #[test]
     fn better_fits_come_first() {
@@ -208,17 +216,19 @@ mod tests {
 
     #[test]
     fn nodes_are_offered_only_when_asked_for() {
-        let found = Palette::default().fitting(&State::default());
+        let found = Palette::default().fitting(&State::default(), |_| true);
         assert_eq!(found.len(), SHOWN);
         let palette = Palette { text: "theme".to_owned(), ..Palette::default() };
-        assert_eq!(palette.fitting(&State::default())[0].2, Choice::Action(Action::Theme));
+        assert_eq!(palette.fitting(&State::default(), |_| true)[0].2, Choice::Action(Action::Theme));
     }
 
     #[test]
     fn only_what_can_be_done_is_offered() {
         let offers = |link| {
             let palette = Palette { text: "create".to_owned(), ..Palette::default() };
-            let found = palette.fitting(&State { link, ..State::default() });
+            let state = State { link, ..State::default() };
+            let found =
+                palette.fitting(&state, |action| action.fits(&state, &Draft::default(), &BTreeSet::new()));
             found.iter().any(|(.., choice)| *choice == Choice::Action(Action::Create))
         };
         assert!(offers(Link::Empty { home: "here".to_owned() }));

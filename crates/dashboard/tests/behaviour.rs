@@ -147,6 +147,108 @@ fn a_point_becomes_the_draft_and_is_applied_by_keyboard_only() {
 }
 
 #[test]
+fn a_draft_for_one_node_is_applied_there_alone_whichever_way_it_is_applied() {
+    for by_key in [true, false] {
+        let mut harness = window(fleet(8), Page::Thresholds);
+        click(&mut harness, "Exit 2");
+        let draft = harness.state().dashboard.draft().policy().cloned().expect("a draft");
+        let run = harness.state().state.run().cloned().unwrap();
+        click(&mut harness, Page::Fleet.name());
+        press(&mut harness, Modifiers::NONE, Key::ArrowDown);
+        press(&mut harness, Modifiers::NONE, Key::Space);
+        harness.get_by_label("1 picked");
+        click(&mut harness, Page::Thresholds.name());
+        click(&mut harness, "node-0 alone");
+        if by_key {
+            // From another page, where nothing shows whom the draft is for.
+            click(&mut harness, Page::Log.name());
+            press(&mut harness, Modifiers::COMMAND, Key::Enter);
+        } else {
+            click(&mut harness, Page::TradeOff.name());
+            click(&mut harness, "Apply draft");
+        }
+        let nodes = vec![node_id(0)];
+        assert_eq!(harness.state().last_wish(), Some(&Command::Apply { run, policy: draft, nodes }));
+    }
+}
+
+#[test]
+fn a_draft_stays_with_its_run_when_another_starts() {
+    let mut harness = window(fleet(8), Page::TradeOff);
+    let first = harness.state().state.run().cloned().unwrap();
+    assert!(!harness.state().wished.contains(&Command::ShowRun(first.clone())));
+    press(&mut harness, Modifiers::NONE, Key::ArrowRight);
+    let draft = harness.state().dashboard.draft().policy().cloned().expect("a draft");
+    // The shell is asked to stay with the run, whichever starts next.
+    let held = |harness: &Harness<'_, World>| {
+        let stay = Command::ShowRun(first.clone());
+        harness.state().wished.iter().filter(|wish| **wish == stay).count()
+    };
+    assert_eq!(held(&harness), 1);
+    // A person looks at another run, and comes back.
+    let report = harness.state().state.report.clone().unwrap();
+    let mut other = (*report).clone();
+    other.status.run = "digits-2".parse().unwrap();
+    harness.state_mut().state.report = Some(Arc::new(other));
+    harness.run_steps(2);
+    assert_eq!(harness.state().dashboard.draft().policy(), None, "another run, another draft");
+    harness.state_mut().state.report = Some(report);
+    harness.run_steps(2);
+    assert_eq!(harness.state().dashboard.draft().policy(), Some(&draft));
+    press(&mut harness, Modifiers::COMMAND, Key::Z);
+    assert_eq!(harness.state().dashboard.draft().policy(), None, "with every step that led to it");
+}
+
+#[test]
+fn what_cannot_be_done_with_the_draft_is_not_offered() {
+    let mut harness = window(fleet(8), Page::TradeOff);
+    for draft in [false, true] {
+        if draft {
+            press(&mut harness, Modifiers::NONE, Key::ArrowRight);
+        }
+        press(&mut harness, Modifiers::COMMAND, Key::K);
+        harness.get_by_label("Search commands").type_text("draft");
+        harness.run_steps(3);
+        for offer in ["Discard the draft", "Undo a change of the draft"] {
+            assert_eq!(harness.query_by_label_contains(offer).is_some(), draft, "{offer}");
+        }
+        assert!(harness.query_by_label_contains("Redo a change of the draft").is_none());
+        press(&mut harness, Modifiers::NONE, Key::Escape);
+    }
+}
+
+#[test]
+fn a_point_of_the_curve_can_be_measured_at_every_node() {
+    let mut harness = window(fleet(8), Page::TradeOff);
+    press(&mut harness, Modifiers::NONE, Key::ArrowRight);
+    let draft = harness.state().dashboard.draft().policy().cloned().expect("a draft");
+    click(&mut harness, Page::Thresholds.name());
+    assert!(harness.query_by_label("Difference").is_none());
+    click(&mut harness, "Measure");
+    let run = harness.state().state.run().cloned().unwrap();
+    assert_eq!(harness.state().last_wish(), Some(&Command::Try { run, policy: draft.clone() }));
+    measured(harness.state_mut(), Purpose::Trial, &draft);
+    harness.run_steps(3);
+    harness.get_by_label("Difference");
+}
+
+#[test]
+fn the_keyboard_stays_with_a_node_when_its_row_moves() {
+    let mut harness = window(fleet(40), Page::Fleet);
+    press(&mut harness, Modifiers::NONE, Key::ArrowDown);
+    press(&mut harness, Modifiers::NONE, Key::ArrowDown);
+    click(&mut harness, "Sort by Node");
+    press(&mut harness, Modifiers::NONE, Key::Space);
+    press(&mut harness, Modifiers::NONE, Key::Enter);
+    harness.get_by_label("Close this node");
+    let picked = harness.get_by_label_contains("Node node-1, ");
+    assert!(format!("{picked:?}").contains("node-1, "), "{picked:?}");
+    harness.get_by_label("1 picked");
+    click(&mut harness, "Quarantine…");
+    harness.get_by_label_contains("node-1");
+}
+
+#[test]
 fn a_click_on_the_chart_takes_the_point() {
     let mut harness = window(fleet(8), Page::TradeOff);
     let chart = harness.get_by_label_contains("Chart: accuracy over cost").rect();

@@ -153,7 +153,16 @@ fn a_policy_is_given_to_one_node_and_taken_back() {
     open(&mut harness, 5);
     harness.get_by_label_contains("its own, version 3");
     click(&mut harness, "Follow the fleet again");
-    assert_eq!(last(&harness), Some(Command::FollowFleet { run, node: node_id(5) }));
+    assert_eq!(last(&harness), Some(Command::FollowFleet { run: run.clone(), node: node_id(5) }));
+    // What was taken back is not lost.
+    let mut report = (**harness.state().state.report.as_ref().unwrap()).clone();
+    let own = report.status.policies.last_mut().unwrap();
+    own.cleared = true;
+    let policy = own.policy.clone();
+    harness.state_mut().state.report = Some(std::sync::Arc::new(report));
+    click(&mut harness, "Thresholds");
+    click(&mut harness, "Set again");
+    assert_eq!(last(&harness), Some(Command::Apply { run, policy, nodes: vec![node_id(5)] }));
 }
 
 #[test]

@@ -551,6 +551,14 @@ impl Work {
                 _ => {}
             }
         }
+        // A run that starts while another is stayed with must not go unnoticed.
+        if let (Some(report), Some(newest)) = (&seen.report, seen.runs.last())
+            && newest.run != report.status.run
+            && self.state.runs.last().is_some_and(|before| before.run != newest.run)
+        {
+            let text = format!("{} has started; this window stays with {}", newest.run, report.status.run);
+            self.notice(Level::Info, text);
+        }
         let Seen { nodes, runs, report, margins, coverage, live, snapshots, audit } = seen;
         let rest = std::mem::take(&mut self.state);
         self.state = State { nodes, runs, report, margins, coverage, live, snapshots, audit, ..rest };

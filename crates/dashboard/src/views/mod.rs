@@ -1,5 +1,6 @@
 //! The pages. Each is a type with what it remembers by itself, and a method that draws it from a [`Scene`].
 
+mod applying;
 mod fleet;
 mod live;
 mod log;

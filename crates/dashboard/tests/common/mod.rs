@@ -359,9 +359,9 @@ impl World {
         self.wished.extend(commands.drain());
     }
 
-    /// The last wish that is not about settings.
+    /// The last wish of a person: not what the window wants by itself, to keep settings or to stay with a run.
     pub(crate) fn last_wish(&self) -> Option<&Command> {
-        self.wished.iter().rev().find(|wish| !matches!(wish, Command::Keep(_)))
+        self.wished.iter().rev().find(|wish| !matches!(wish, Command::Keep(_) | Command::ShowRun(_)))
     }
 
     pub(crate) fn notice(&mut self, level: Level, text: &str) {

@@ -1,8 +1,8 @@
 //! The columns of the fleet's table: what they say, how they sort.
 
 use egui::Color32;
-use exeunt_exits::Policy;
 use exeunt_protocol::PolicyVersion;
+use exeunt_protocol::coordinator::PolicyStatus;
 use exeunt_protocol::message::Membership;
 use exeunt_protocol::operator::{ContributionState, NodeContribution, NodeReport, NodeRow};
 use serde::{Deserialize, Serialize};
@@ -223,7 +223,7 @@ impl Column {
         let given = entry.given;
         let samples = |part: usize| given.and_then(|g| g.samples).map(|s| s[part] as f64);
         let policy = given.and_then(|g| {
-            let version = g.policy.wanted.or(entry.in_force);
+            let version = entry.force.map(|force| force.version);
             g.policies.iter().find(|p| Some(p.version) == version)
         });
         match self {
@@ -237,7 +237,7 @@ impl Column {
             Self::Time => {
                 let times = given.and_then(|g| g.times.as_ref());
                 times.map(|t| match (policy, entry.force) {
-                    (Some(here), Some(force)) => t.times.mean_ms(force, &here.left),
+                    (Some(here), Some(force)) => t.times.mean_ms(&force.policy, &here.left),
                     _ => t.times.network_ms,
                 })
             }
@@ -338,9 +338,8 @@ impl NodeStanding {
 pub(crate) struct Entry<'a> {
     pub(crate) row: &'a NodeRow,
     pub(crate) given: Option<&'a NodeReport>,
-    /// The fleet's policy, and its version.
-    pub(crate) in_force: Option<PolicyVersion>,
-    pub(crate) force: Option<&'a Policy>,
+    /// The policy that it is to infer with: its own, or else the fleet's.
+    pub(crate) force: Option<&'a PolicyStatus>,
 }
 
 impl Entry<'_> {

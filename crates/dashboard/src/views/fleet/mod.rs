@@ -30,10 +30,10 @@ use crate::widgets::{self, card, soft, strong, tag, title};
 pub(crate) struct Fleet {
     filter: String,
     standings: BTreeSet<NodeStanding>,
-    /// The row that the keyboard is at, by its place in the table.
-    cursor: Option<usize>,
+    /// The node that the keyboard is at, wherever its row moves.
+    cursor: Option<NodeId>,
     /// Where a range that is picked with Shift begins.
-    anchor: Option<usize>,
+    anchor: Option<NodeId>,
     open: Option<NodeId>,
     rows: Rows,
     focus_filter: bool,
@@ -72,6 +72,17 @@ struct Rows {
 }
 
 impl Rows {
+    /// The node of a row.
+    fn node_at(&self, place: usize) -> Option<NodeId> {
+        let (row, _) = self.order.get(place)?;
+        Some(self.nodes.as_ref()?.get(*row)?.status.node)
+    }
+
+    /// The row of a node, if it passes the filter.
+    fn place_of(&self, node: NodeId) -> Option<usize> {
+        (0..self.order.len()).find(|place| self.node_at(*place) == Some(node))
+    }
+
     fn bring_up(
         &mut self,
         state: &State,
@@ -142,12 +153,16 @@ struct Entries<'a> {
 impl<'a> Entries<'a> {
     fn at(&self, (row, given): (usize, Option<usize>)) -> Entry<'a> {
         let reports: &'a [NodeReport] = self.state.report.as_ref().map_or(&[], |report| &report.nodes);
-        Entry {
-            row: &self.state.nodes[row],
-            given: given.and_then(|i| reports.get(i)),
-            in_force: self.state.in_force().map(|force| force.version),
-            force: self.state.in_force().map(|force| &force.policy),
-        }
+        let row = &self.state.nodes[row];
+        let given = given.and_then(|i| reports.get(i));
+        // Of most fleets few nodes have a policy of their own: only those are worth a search.
+        let force = match given {
+            Some(given) if given.policy.overridden => {
+                self.state.report.as_ref().and_then(|report| report.status.in_force_at(given.node))
+            }
+            _ => self.state.in_force(),
+        };
+        Entry { row, given, force }
     }
 }
 
@@ -291,9 +306,10 @@ impl Fleet {
             return None;
         }
         let rows = self.rows.order.len();
-        let node_at =
-            |place: usize| self.rows.order.get(place).map(|(i, _)| scene.state.nodes[*i].status.node);
-        let before = self.cursor;
+        let node_at = |place: usize| self.rows.node_at(place);
+        // A row that the filter took away is no place to go on from.
+        let before = self.cursor.and_then(|node| self.rows.place_of(node));
+        let mut at = before;
         let pressed =
             |modifiers: Modifiers, key: Key| ui.input_mut(|input| input.consume_key(modifiers, key));
         let last = rows.saturating_sub(1);
@@ -302,24 +318,25 @@ impl Fleet {
         };
         for (key, by) in [(Key::ArrowDown, 1), (Key::ArrowUp, -1), (Key::PageDown, 20), (Key::PageUp, -20)] {
             if pressed(Modifiers::SHIFT, key) {
-                let from = self.cursor.unwrap_or(0);
-                let to = step(self.cursor, by);
-                self.cursor = Some(to);
+                let from = at.unwrap_or(0);
+                let to = step(at, by);
+                at = Some(to);
                 scene.picked.extend((from.min(to)..=from.max(to)).filter_map(node_at));
             } else if pressed(Modifiers::NONE, key) {
-                self.cursor = Some(step(self.cursor, by));
+                at = Some(step(at, by));
             }
         }
         if pressed(Modifiers::NONE, Key::Home) {
-            self.cursor = Some(0);
+            at = Some(0);
         }
         if pressed(Modifiers::NONE, Key::End) {
-            self.cursor = Some(last);
+            at = Some(last);
         }
         if pressed(Modifiers::COMMAND, Key::A) {
             scene.picked.extend((0..rows).filter_map(node_at));
         }
-        if let Some(node) = self.cursor.and_then(node_at) {
+        if let Some(node) = at.and_then(node_at) {
+            self.cursor = Some(node);
             if pressed(Modifiers::NONE, Key::Space) && !scene.picked.remove(&node) {
                 scene.picked.insert(node);
             }
@@ -338,7 +355,7 @@ impl Fleet {
                 scene.picked.clear();
             }
         }
-        (before != self.cursor).then_some(self.cursor).flatten()
+        (before != at).then_some(at).flatten()
     }
 
     fn table_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, scroll_to: Option<usize>) {
@@ -365,9 +382,9 @@ impl Fleet {
         };
         for done in table(ui, &sheet) {
             match done {
-                Done::Row(place, node) => {
+                Done::Row(node) => {
                     let modifiers = ui.input(|input| input.modifiers);
-                    self.click(scene, place, node, modifiers);
+                    self.click(scene, node, modifiers);
                 }
                 Done::Sort(column) => {
                     let (by, up) = scene.settings.sort;
@@ -387,16 +404,16 @@ impl Fleet {
     }
 
     /// A click opens the node; with Ctrl it picks, with Shift it picks a range.
-    fn click(&mut self, scene: &mut Scene<'_>, place: usize, node: NodeId, modifiers: Modifiers) {
-        self.cursor = Some(place);
+    fn click(&mut self, scene: &mut Scene<'_>, node: NodeId, modifiers: Modifiers) {
+        self.cursor = Some(node);
         if modifiers.shift {
-            let from = self.anchor.unwrap_or(place);
-            let range = from.min(place)..=from.max(place);
-            let nodes = range.filter_map(|at| self.rows.order.get(at));
-            scene.picked.extend(nodes.map(|(i, _)| scene.state.nodes[*i].status.node));
+            if let Some(to) = self.rows.place_of(node) {
+                let from = self.anchor.and_then(|node| self.rows.place_of(node)).unwrap_or(to);
+                scene.picked.extend((from.min(to)..=from.max(to)).filter_map(|at| self.rows.node_at(at)));
+            }
             return;
         }
-        self.anchor = Some(place);
+        self.anchor = Some(node);
         if modifiers.command {
             if !scene.picked.remove(&node) {
                 scene.picked.insert(node);

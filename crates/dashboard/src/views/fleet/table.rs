@@ -34,7 +34,7 @@ pub(super) struct Sheet<'a> {
     pub(super) order: &'a [(usize, Option<usize>)],
     pub(super) sort: (Column, bool),
     pub(super) picked: &'a BTreeSet<NodeId>,
-    pub(super) cursor: Option<usize>,
+    pub(super) cursor: Option<NodeId>,
     pub(super) open: Option<NodeId>,
     pub(super) scroll_to: Option<usize>,
     pub(super) now_ms: u64,
@@ -43,8 +43,8 @@ pub(super) struct Sheet<'a> {
 /// What a person did.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Done {
-    /// A row was clicked, by its place in the table.
-    Row(usize, NodeId),
+    /// The row of a node was clicked.
+    Row(NodeId),
     Sort(Column),
     Pin(Column, bool),
     Hide(Column),
@@ -116,9 +116,9 @@ struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    fn entry(&self, row: u64) -> Option<(usize, Entry<'a>)> {
+    fn entry(&self, row: u64) -> Option<Entry<'a>> {
         let place = usize::try_from(row).ok()?;
-        Some((place, self.sheet.entries.at(*self.sheet.order.get(place)?)))
+        Some(self.sheet.entries.at(*self.sheet.order.get(place)?))
     }
 }
 
@@ -150,11 +150,11 @@ impl TableDelegate for Cells<'_> {
     fn row_ui(&mut self, ui: &mut Ui, row: u64) {
         self.stays |= self.last.is_some_and(|last| row <= last);
         self.last = Some(row);
-        let Some((place, entry)) = self.entry(row) else { return };
+        let Some(entry) = self.entry(row) else { return };
         let node = entry.row.status.node;
         let rect = ui.max_rect();
         let picked = self.sheet.picked.contains(&node);
-        let at = self.sheet.cursor == Some(place) || self.sheet.open == Some(node);
+        let at = self.sheet.cursor == Some(node) || self.sheet.open == Some(node);
         let hovered = self.pointer.is_some_and(|at| rect.y_range().contains(at.y));
         let p = &self.p;
         ui.painter().rect_filled(
@@ -168,7 +168,7 @@ impl TableDelegate for Cells<'_> {
         if at || hovered {
             ui.painter().rect_filled(rect, 0.0, p.ink.gamma_multiply(if at { 0.08 } else { 0.04 }));
         }
-        if self.sheet.cursor == Some(place) && self.stays {
+        if self.sheet.cursor == Some(node) && self.stays {
             let bar = Rect::from_min_size(rect.min, vec2(3.0, rect.height()));
             ui.painter().rect_filled(bar, 0.0, p.accent);
         }
@@ -181,12 +181,12 @@ impl TableDelegate for Cells<'_> {
             });
         }
         if response.clicked() {
-            self.done.push(Done::Row(place, node));
+            self.done.push(Done::Row(node));
         }
     }
 
     fn cell_ui(&mut self, ui: &mut Ui, cell: &CellInfo) {
-        let Some((_, entry)) = self.entry(cell.row_nr) else { return };
+        let Some(entry) = self.entry(cell.row_nr) else { return };
         let Some(column) = self.sheet.columns.get(cell.col_nr).copied() else { return };
         padded(ui, column.is_number(), |ui| cell_ui(ui, &self.p, column, &entry, self.sheet.now_ms));
     }

@@ -5,15 +5,15 @@ mod nodes;
 
 use egui::{RichText, Sense, Slider, Ui, vec2};
 use exeunt_exits::{ExitRule, Policy, Quantiles, Rule};
-use exeunt_protocol::NodeId;
 use exeunt_protocol::coordinator::{PolicyStatus, Purpose, Standing};
 use exeunt_protocol::operator::RunReport;
 
 use self::named::Named;
 use self::nodes::Nodes;
+use super::applying::{apply_ui, whom_ui};
 use super::{ReadOn, Scene, first_steps};
 use crate::command::Command;
-use crate::format::{ago, percent, plural, points, tap, threshold};
+use crate::format::{ago, percent, points, tap, threshold};
 use crate::measure::{Measure, is_being_measured, measured, share};
 use crate::theme::{GRID, Palette};
 use crate::widgets::{self, card, figure, soft, strong, tag, title};
@@ -31,8 +31,6 @@ pub(crate) struct Thresholds {
     asked: Option<Policy>,
     /// A share that is being dragged: exit and value.
     dragged: Option<(usize, f64)>,
-    /// Whether the draft is meant for the picked nodes alone.
-    picked_only: bool,
     nodes: Nodes,
 }
 
@@ -239,7 +237,7 @@ impl Thresholds {
                     let accuracy = points(measure.accuracy - force.accuracy);
                     let cost = points(measure.cost - force.cost);
                     ui.label(format!(
-                        "To the policy in force: {accuracy} points of accuracy, {cost} of cost"
+                        "To the policy in force: {accuracy} points of accuracy, {cost} points of cost"
                     ));
                 }
                 super::tradeoff::leaving(ui, report, &measure.left);
@@ -257,32 +255,18 @@ impl Thresholds {
             }
         }
         ui.checkbox(&mut scene.settings.measure_at_once, "Measure whenever I change it");
-        self.whom_ui(ui, scene);
+        whom_ui(ui, scene);
         ui.add_space(GRID);
         let up = scene.state.is_up();
         ui.horizontal(|ui| {
-            let alone = self.picked_only && !scene.picked.is_empty();
-            let nodes: Vec<NodeId> = if alone { scene.picked.iter().copied().collect() } else { Vec::new() };
-            let at =
-                |node: &NodeId| report.status.in_force_at(*node).is_some_and(|force| force.policy == policy);
-            let applied = if alone {
-                nodes.iter().all(at)
-            } else {
-                scene.state.in_force().is_some_and(|force| force.policy == policy)
-            };
-            ui.add_enabled_ui(!applied && up, |ui| {
-                if widgets::primary(ui, "Apply draft")
-                    .on_disabled_hover_text("It is in force already")
-                    .clicked()
-                {
-                    let (run, policy) = (run.clone(), policy.clone());
-                    scene.commands.push(Command::Apply { run, policy, nodes });
-                }
-            });
-            ui.add_enabled_ui(known.is_none() && up, |ui| {
+            apply_ui(ui, scene);
+            // Of a policy of the curve the fleet's figures are known, and not each node's.
+            let asked = is_being_measured(report, &policy) || nodes::trial_of(report, &policy).is_some();
+            ui.add_enabled_ui(!asked && up, |ui| {
                 if ui
                     .button("Measure")
-                    .on_hover_text("Ask the nodes what the draft would cost and score")
+                    .on_hover_text("Ask the nodes what the draft would cost and score, at each of them")
+                    .on_disabled_hover_text("Every node is asked already")
                     .clicked()
                 {
                     self.asked = Some(policy.clone());
@@ -293,30 +277,6 @@ impl Thresholds {
                 scene.draft.discard();
             }
         });
-    }
-
-    /// Whom the draft is for.
-    fn whom_ui(&mut self, ui: &mut Ui, scene: &Scene<'_>) {
-        let picked = scene.picked.len();
-        ui.horizontal_wrapped(|ui| {
-            ui.label(soft("For"));
-            ui.selectable_value(&mut self.picked_only, false, "The fleet");
-            ui.add_enabled_ui(picked > 0, |ui| {
-                let one = scene.picked.first().filter(|_| picked == 1).map(|node| scene.state.name(*node));
-                let text = one.map_or_else(
-                    || format!("{} picked", plural(picked, "node")),
-                    |name| format!("{name} alone"),
-                );
-                ui.selectable_value(&mut self.picked_only, true, text)
-                    .on_hover_text("These nodes infer with a policy of their own; the fleet keeps its own")
-                    .on_disabled_hover_text(
-                        "Pick nodes on the page Fleet to give them a policy of their own",
-                    );
-            });
-        });
-        if picked == 0 {
-            self.picked_only = false;
-        }
     }
 
     /// Asks the nodes about a changed draft, once, when they are not busy.
@@ -458,6 +418,17 @@ fn history_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport) {
                         if ui.button("Roll back").on_hover_text(hint).clicked() {
                             let (run, policy) = (report.status.run.clone(), policy.policy.clone());
                             scene.commands.push(Command::Apply { run, policy, nodes: Vec::new() });
+                        }
+                    });
+                } else if let Some(node) = policy.node
+                    && scene.state.node(node).is_some_and(|row| !row.revoked)
+                {
+                    ui.add_enabled_ui(scene.state.is_up(), |ui| {
+                        let hint =
+                            format!("{} infers with this policy of its own again", scene.state.name(node));
+                        if ui.button("Set again").on_hover_text(hint).clicked() {
+                            let (run, policy) = (report.status.run.clone(), policy.policy.clone());
+                            scene.commands.push(Command::Apply { run, policy, nodes: vec![node] });
                         }
                     });
                 }

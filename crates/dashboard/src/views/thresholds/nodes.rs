@@ -70,7 +70,7 @@ struct NodeRow {
     node: NodeId,
     name: String,
     /// The version that is wanted of it, and whether it says it infers with it.
-    version: u32,
+    version: Option<u32>,
     overridden: bool,
     arrived: bool,
     /// Cost and accuracy of what is applied, on its evaluation samples.
@@ -81,25 +81,26 @@ struct NodeRow {
 
 impl PerNode {
     fn new(report: &Arc<RunReport>, draft: Option<&Policy>) -> Self {
-        let tried = report.status.policies.iter().rfind(|known| known.purpose == Purpose::Trial);
-        let tried = tried.filter(|tried| Some(&tried.policy) == draft).map(|tried| tried.version);
-        let rows = report.nodes.iter().filter_map(|given| {
-            let force = report.status.in_force_at(given.node)?;
+        let tried = draft.and_then(|draft| trial_of(report, draft));
+        let rows = report.nodes.iter().map(|given| {
+            let force = report.status.in_force_at(given.node).map(|force| force.version);
             let known = |version: PolicyVersion| {
                 let known = given.policies.iter().find(|known| known.version == version)?;
                 Some((known.cost, known.accuracy))
             };
-            Some(NodeRow {
+            NodeRow {
                 node: given.node,
                 name: given.name.clone(),
-                version: force.version.0,
+                version: force.map(|version| version.0),
                 overridden: given.policy.overridden,
-                arrived: given.policy.using == Some(force.version),
-                now: known(force.version),
+                arrived: given.policy.using == force,
+                now: force.and_then(known),
                 draft: tried.and_then(known),
-            })
+            }
         });
-        let mut rows: Vec<NodeRow> = rows.collect();
+        // Where no policy was ever set and none is tried, there is nothing to say of a node.
+        let anything = |row: &NodeRow| row.version.is_some() || row.draft.is_some();
+        let mut rows: Vec<NodeRow> = rows.filter(anything).collect();
         let lost = |row: &NodeRow| match (row.now, row.draft) {
             (Some(now), Some(draft)) => draft.1 - now.1,
             _ => f64::INFINITY,
@@ -111,6 +112,12 @@ impl PerNode {
     fn is_of(&self, report: &Arc<RunReport>, draft: Option<&Policy>) -> bool {
         Arc::ptr_eq(&self.report, report) && self.draft.as_ref() == draft
     }
+}
+
+/// The trial of a policy whose figures are known node by node. A coordinator says those of the last one.
+pub(super) fn trial_of(report: &RunReport, policy: &Policy) -> Option<PolicyVersion> {
+    let last = report.status.policies.iter().rfind(|known| known.purpose == Purpose::Trial)?;
+    (last.policy == *policy && last.cost.is_some()).then_some(last.version)
 }
 
 fn list_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport, known: &PerNode, height: f32) {
@@ -161,7 +168,9 @@ fn list_ui(ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport, known: &PerNo
                     let own = if row.overridden { " own" } else { "" };
                     let waits = if row.arrived { "" } else { ", on its way" };
                     let colour = if row.arrived { p.ink } else { p.warn };
-                    cell(ui, 1, RichText::new(format!("{}{own}{waits}", row.version)).color(colour));
+                    let version =
+                        row.version.map_or_else(|| "none".to_owned(), |version| version.to_string());
+                    cell(ui, 1, RichText::new(format!("{version}{own}{waits}")).color(colour));
                     cell(ui, 2, RichText::new(row.now.map_or_else(dash, both)));
                     if known.tried {
                         cell(ui, 3, RichText::new(row.draft.map_or_else(dash, both)).color(p.draft));

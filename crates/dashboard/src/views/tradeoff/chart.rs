@@ -35,6 +35,8 @@ pub(crate) struct Mark {
     pub(crate) colour: Color32,
     pub(crate) shape: MarkerShape,
     pub(crate) series: Series,
+    /// Whether it was measured on other samples than the chart shows.
+    pub(crate) hollow: bool,
 }
 
 /// What the chart is asked to draw.
@@ -129,6 +131,9 @@ pub(crate) fn chart(ui: &mut Ui, picture: &Picture<'_>) -> Answer {
             let at = std::slice::from_ref(&mark.at);
             ui.points(dots(at, p.card, 9.5, mark.shape));
             ui.points(dots(at, mark.colour, 7.0, mark.shape));
+            if mark.hollow {
+                ui.points(dots(at, p.card, 4.0, mark.shape));
+            }
         }
         ui.pointer_coordinate()
     });

@@ -25,6 +25,24 @@ pub(crate) enum ReadOn {
     Calibration,
 }
 
+impl ReadOn {
+    /// What the samples are called.
+    pub(crate) const fn samples(self) -> &'static str {
+        match self {
+            Self::Evaluation => "evaluation",
+            Self::Calibration => "calibration",
+        }
+    }
+
+    /// The other samples.
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Evaluation => Self::Calibration,
+            Self::Calibration => Self::Evaluation,
+        }
+    }
+}
+
 /// Lines of nodes that are drawn while none is picked: more are a smear, and take long to draw.
 pub(crate) const LINES: usize = 200;
 
@@ -177,7 +195,7 @@ impl Curves {
     }
 
     /// The chart as SVG, with marks for single policies.
-    pub(crate) fn svg(&self, shown: &[NodeId], marks: &[(&str, PlotPoint)]) -> String {
+    pub(crate) fn svg(&self, shown: &[NodeId], marks: &[(String, PlotPoint)]) -> String {
         let pairs = |points: &[PlotPoint]| points.iter().map(|p| (self.axis.cost(p.x), p.y)).collect();
         let series = |name: &str, points: &[PlotPoint], style| svg::Series {
             name: name.to_owned(),

@@ -133,6 +133,7 @@ impl TradeOff {
         if !wide {
             ui.horizontal(|ui| widgets::right(ui, |ui| self.tools_ui(ui, scene, report, curves)));
         }
+        let legend = ui.available_rect_before_wrap();
         self.legend_ui(ui, scene, curves);
         let marks = self.marks(ui, scene, report, curves.axis);
         let room = ui.available_rect_before_wrap();
@@ -150,11 +151,13 @@ impl TradeOff {
             };
             answer = Some(chart(ui, &picture));
         });
+        // A picture shows the chart and what its colours mean, and no buttons.
+        let pictured = legend.with_max_y(ui.min_rect().bottom());
         self.foot_ui(ui, scene, curves);
         if let Some(answer) = answer {
             self.react(ui, scene, report, curves, answer);
         }
-        self.pixels(ui, scene, room, report);
+        self.pixels(ui, scene, pictured, report);
     }
 
     fn tools_ui(&mut self, ui: &mut Ui, scene: &mut Scene<'_>, report: &RunReport, curves: &Curves) {
@@ -234,6 +237,10 @@ impl TradeOff {
                 let response = match series {
                     Series::Nodes if curves.nodes.len() > LINES && scene.picked.is_empty() => response
                         .on_hover_text("Spread evenly over the fleet. Nodes that are picked on the page Fleet are all drawn."),
+                    Series::Draft | Series::Force => response.on_hover_text(format!(
+                        "Hollow where it was only measured on {} samples",
+                        self.read_on.other().samples()
+                    )),
                     _ => response,
                 };
                 if response.changed() {
@@ -250,8 +257,9 @@ impl TradeOff {
     fn marks(&self, ui: &Ui, scene: &Scene<'_>, report: &RunReport, axis: CostAxis) -> Vec<Mark> {
         let p = Palette::get(ui);
         let mark = |policy: &Policy, colour, shape, series| {
-            let known = measured(report, policy, self.read_on)?;
-            Some(Mark { at: place(report, axis, policy, &known), colour, shape, series })
+            let (known, on) = known_on(report, policy, self.read_on)?;
+            let hollow = on != self.read_on;
+            Some(Mark { at: place(report, axis, policy, &known), colour, shape, series, hollow })
         };
         let force = scene.state.in_force();
         let force = force.and_then(|known| mark(&known.policy, p.force, MarkerShape::Square, Series::Force));
@@ -389,10 +397,10 @@ impl TradeOff {
     }
 
     /// Hands the chart's pixels on once they have arrived.
-    fn pixels(&mut self, ui: &Ui, scene: &mut Scene<'_>, room: egui::Rect, report: &RunReport) {
+    fn pixels(&mut self, ui: &Ui, scene: &mut Scene<'_>, pictured: egui::Rect, report: &RunReport) {
         let Some((receiver, wanted)) = &self.picture else { return };
         let Ok(image) = receiver.try_recv() else { return };
-        let part = image.region(&room.expand(8.0), Some(ui.ctx().pixels_per_point()));
+        let part = image.region(&pictured.expand(4.0), Some(ui.ctx().pixels_per_point()));
         match wanted {
             Pixels::Clipboard => ui.ctx().copy_image(part),
             Pixels::File => {
@@ -476,6 +484,11 @@ fn shown_nodes(scene: &Scene<'_>, curves: &Curves) -> Vec<exeunt_protocol::NodeI
     curves.shown(scene.picked).map(|(_, line)| line.node).collect()
 }
 
+/// What a policy does on the samples that the chart shows; where it was not measured there, on the others.
+fn known_on(report: &RunReport, policy: &Policy, on: ReadOn) -> Option<(Measure, ReadOn)> {
+    [on, on.other()].into_iter().find_map(|on| Some((measured(report, policy, on)?, on)))
+}
+
 /// Where a measured policy lies on the chart.
 fn place(report: &RunReport, axis: CostAxis, policy: &Policy, known: &Measure) -> PlotPoint {
     let cost = cost_of(report, axis.unit, known.cost, policy, &known.left);
@@ -487,9 +500,13 @@ fn named_marks(
     report: &RunReport,
     on: ReadOn,
     axis: CostAxis,
-) -> Vec<(&'static str, PlotPoint)> {
-    let at = |policy: &Policy| measured(report, policy, on).map(|known| place(report, axis, policy, &known));
-    let force = scene.state.in_force().and_then(|force| Some(("in force", at(&force.policy)?)));
-    let draft = scene.draft.policy().and_then(|policy| Some(("draft", at(policy)?)));
+) -> Vec<(String, PlotPoint)> {
+    let mark = |name: &str, policy: &Policy| {
+        let (known, read) = known_on(report, policy, on)?;
+        let name = if read == on { name.to_owned() } else { format!("{name} ({})", read.samples()) };
+        Some((name, place(report, axis, policy, &known)))
+    };
+    let force = scene.state.in_force().and_then(|force| mark("in force", &force.policy));
+    let draft = scene.draft.policy().and_then(|policy| mark("draft", policy));
     force.into_iter().chain(draft).collect()
 }

@@ -6,10 +6,10 @@ use exeunt_protocol::operator::RunReport;
 
 use super::curves::{Curves, ReadOn, interval};
 use super::walk;
-use crate::command::Command;
 use crate::format::{millis, percent, points, tap};
 use crate::measure::{Measure, measured};
 use crate::theme::{GRID, Palette};
+use crate::views::applying::{apply_ui, whom_ui};
 use crate::views::{Page, Scene};
 use crate::widgets::{self, figure, soft, strong, title};
 
@@ -87,7 +87,9 @@ pub(super) fn draft_ui(
             {
                 let accuracy = points(measure.accuracy - before.accuracy);
                 let cost = points(measure.cost - before.cost);
-                ui.label(format!("To the policy in force: {accuracy} points of accuracy, {cost} of cost"));
+                ui.label(format!(
+                    "To the policy in force: {accuracy} points of accuracy, {cost} points of cost"
+                ));
             }
             leaving(ui, report, &measure.left);
         }
@@ -96,15 +98,11 @@ pub(super) fn draft_ui(
         }
     }
     ui.add_space(GRID);
-    let applied = force.is_some_and(|force| force.policy == policy);
+    if !scene.picked.is_empty() {
+        whom_ui(ui, scene);
+    }
     ui.horizontal(|ui| {
-        ui.add_enabled_ui(!applied && scene.state.is_up(), |ui| {
-            if widgets::primary(ui, "Apply draft").on_disabled_hover_text("It is in force already").clicked()
-            {
-                let run = report.status.run.clone();
-                scene.commands.push(Command::Apply { run, policy: policy.clone(), nodes: Vec::new() });
-            }
-        });
+        apply_ui(ui, scene);
         if ui.button("Edit").on_hover_text("Exit by exit, on the page Thresholds").clicked() {
             *go = Some(Page::Thresholds);
         }
