@@ -142,6 +142,8 @@ pub struct Core {
     traffic: BTreeMap<(RunId, QueryId, NodeId), Traffic>,
     /// Bytes of every node over all runs.
     pub(crate) totals: BTreeMap<NodeId, Traffic>,
+    /// The run that was stopped and is whole in memory nevertheless: the last one that somebody looked at.
+    pub(crate) woken: Option<RunId>,
     revision: u64,
 }
 
@@ -159,6 +161,7 @@ impl Core {
             arrived: BTreeMap::new(),
             traffic: BTreeMap::new(),
             totals: BTreeMap::new(),
+            woken: None,
             revision: 0,
         };
         for (node, record) in core.store.nodes()? {
@@ -175,76 +178,11 @@ impl Core {
             for (_, node, traffic) in core.store.traffic(&run)? {
                 add(core.totals.entry(node).or_default(), traffic);
             }
-            core.restore(now, &run, &entry)?;
+            core.take_up(now, &run, &entry)?;
             core.entries.insert(run, entry);
         }
         core.work(now)?;
         Ok(core)
-    }
-
-    fn restore(&mut self, now: Now, run: &RunId, entry: &RunEntry) -> Result<(), CoreError> {
-        let corrupt = |what: String, why: String| CoreError::Corrupt { what, why };
-        let mut history =
-            RunHistory { stopped: entry.stopped, removed: entry.removed.clone(), ..RunHistory::default() };
-        let first = entry.removed.last().map_or(QueryId(0), |removal| removal.first);
-        for (query, seal) in self.store.seals(run)? {
-            if query < first {
-                // Only what says what it asked can be used again; the rest is asked again.
-                if let Some(asked) = self.asked(&seal)? {
-                    let Seal { declined, reused, .. } = seal;
-                    let cohort = seal.cohort.iter().map(|(node, ..)| *node).collect();
-                    let withdrawn = seal.merged.is_none();
-                    let before = AskedBefore { query, asked, withdrawn, cohort, declined, reused };
-                    history.superseded.push(before);
-                }
-                continue;
-            }
-            let merged = match &seal.merged {
-                Some(bytes) => {
-                    let cells = usize::try_from(seal.cells).unwrap_or(usize::MAX);
-                    let cells = packed::decode(bytes, cells).map_err(|error| {
-                        corrupt(format!("the sum of {query} of '{run}'"), error.to_string())
-                    })?;
-                    Some(Table::from_cells(cells))
-                }
-                None => None,
-            };
-            let cohort = seal.cohort.iter().map(|(node, ..)| *node).collect();
-            let (declined, reused) = (seal.declined, seal.reused);
-            history.seals.push(SealedQuery { query, merged, cohort, declined, reused });
-        }
-        for (version, bytes) in self.store.policies(run)? {
-            let record: PolicyRecord = serde_json::from_slice(&bytes)
-                .map_err(|error| corrupt(format!("policy {} of '{run}'", version.0), error.to_string()))?;
-            history.policies.push(record);
-        }
-        self.machine.restore_run(now, run.clone(), entry.context.clone(), entry.options.clone(), history)?;
-        if let Some(open) = self.machine.open_query(run) {
-            let stored = self.store.contributions(run, open)?;
-            let stored = stored.into_iter().map(|(node, meta)| (node, meta.dataset, meta.table)).collect();
-            self.machine.restore_stored(now, run, stored);
-        }
-        Ok(())
-    }
-
-    /// What a sealed query asked; `None` for seals that do not say.
-    pub(crate) fn asked(&self, seal: &Seal) -> Result<Option<Query>, CoreError> {
-        seal.asked.map(|body| self.query(body)).transpose()
-    }
-
-    /// What was asked and counts, in the order of the seals.
-    ///
-    /// # Errors
-    /// [`CoreError`] when a query cannot be read.
-    pub fn queries(&self, run: &RunId) -> Result<Vec<Query>, CoreError> {
-        self.machine.asked(run).into_iter().map(|body| self.query(body)).collect()
-    }
-
-    fn query(&self, body: Digest) -> Result<Query, CoreError> {
-        let corrupt = |why: String| CoreError::Corrupt { what: format!("the query {}", body.short()), why };
-        let bytes = self.store.read_blob(body, 0, usize::MAX)?;
-        let bytes = bytes.ok_or_else(|| corrupt("it is gone".to_owned()))?;
-        Query::decode(&bytes).map_err(|error| corrupt(error.to_string()))
     }
 
     /// Takes note of something that happened. Call [`Core::work`] when nothing else is waiting.
@@ -597,6 +535,7 @@ impl Core {
         if let Some(entry) = self.entries.get(run) {
             let entry = RunEntry { stopped: true, ..entry.clone() };
             self.save_entry(now, run, entry)?;
+            self.wake(run.clone());
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod peer;
 mod plan;
 mod policies;
 mod report;
+mod restore;
 mod service;
 mod snapshots;
 #[cfg(test)]

@@ -97,8 +97,8 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
         OperatorRequest::Nodes => OperatorResponse::Nodes(core.node_rows(short)?),
         OperatorRequest::Node { node, run } => {
             let run = match run {
-                Some(run) => Some(core.run_named(Some(&run))?),
-                None => core.run_named(None).ok(),
+                Some(run) => Some(core.look_at(now, Some(&run))?),
+                None => core.look_at(now, None).ok(),
             };
             core.flush_traffic()?;
             match core.node_detail(now, node, run.as_ref(), short)? {
@@ -115,7 +115,7 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
         OperatorRequest::HasBlob { blob } => OperatorResponse::HasBlob(core.blob(blob)?.is_some()),
         OperatorRequest::Runs => OperatorResponse::Runs(core.run_rows(now)?),
         OperatorRequest::Show { run } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             core.flush_traffic()?;
             OperatorResponse::Show(Box::new(core.report(now, &run)?))
         }
@@ -124,46 +124,46 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
             OperatorResponse::Done
         }
         OperatorRequest::Remove { run, node } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             core.remove_contribution(now, &run, node)?;
             OperatorResponse::Done
         }
         OperatorRequest::SetPolicy { run, wish, node } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             let version = core.set_policy(now, &run, &wish, target(node))?;
             OperatorResponse::Policy { run, version }
         }
         OperatorRequest::ClearPolicy { run, node } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             core.clear_policy(&run, node)?;
             OperatorResponse::Done
         }
         OperatorRequest::SavePolicy { run, name, version } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             let version = core.save_policy(now, &run, &name, version)?.version;
             OperatorResponse::Policy { run, version }
         }
         OperatorRequest::ForgetPolicy { run, name } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             core.forget_policy(now, &run, &name)?;
             OperatorResponse::Done
         }
         OperatorRequest::ApplyPolicy { run, name, node } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             let version = core.apply_policy(now, &run, &name, target(node))?;
             OperatorResponse::Policy { run, version }
         }
         OperatorRequest::TryPolicy { run, wish } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             let version = core.set_policy(now, &run, &wish, Target::Nobody)?;
             OperatorResponse::Policy { run, version }
         }
         OperatorRequest::Margins { run } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             OperatorResponse::Margins(core.machine.quantiles(&run).cloned().map(Box::new))
         }
         OperatorRequest::Coverage { run } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             OperatorResponse::Coverage(core.coverage(&run)?.map(Box::new))
         }
         OperatorRequest::Audit { from } => {
@@ -171,22 +171,22 @@ fn look(core: &mut Core, now: Now, request: OperatorRequest) -> Result<OperatorR
             OperatorResponse::Audit(lines.map(audit_line).collect())
         }
         OperatorRequest::Snapshot { run } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             match core.snapshot(now, &run)? {
                 Some(names) => OperatorResponse::Snapshot(Box::new(names)),
                 None => OperatorResponse::Refused { why: format!("'{run}' has no snapshot yet") },
             }
         }
         OperatorRequest::Live { run } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             OperatorResponse::Live(core.machine.live(&run)?)
         }
         OperatorRequest::Snapshots { run } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             OperatorResponse::Snapshots(core.snapshots(&run)?)
         }
         OperatorRequest::SnapshotDiff { run, from, to } => {
-            let run = core.run_named(run.as_ref())?;
+            let run = core.look_at(now, run.as_ref())?;
             OperatorResponse::SnapshotDiff(Box::new(core.snapshot_diff(&run, from, to)?))
         }
         OperatorRequest::Token { .. }

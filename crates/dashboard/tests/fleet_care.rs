@@ -156,8 +156,10 @@ fn a_policy_is_given_to_one_node_and_taken_back() {
     assert_eq!(last(&harness), Some(Command::FollowFleet { run: run.clone(), node: node_id(5) }));
     // What was taken back is not lost.
     let mut report = (**harness.state().state.report.as_ref().unwrap()).clone();
+    let first = report.status.policies[0].policy.clone();
     let own = report.status.policies.last_mut().unwrap();
     own.cleared = true;
+    own.policy = first;
     let policy = own.policy.clone();
     harness.state_mut().state.report = Some(std::sync::Arc::new(report));
     click(&mut harness, "Thresholds");

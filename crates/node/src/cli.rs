@@ -499,10 +499,14 @@ async fn listen(
     let (sender, live) = tokio::sync::watch::channel(None);
     let threads = options.http_threads.map_or_else(cores, usize::from);
     let limits = Limits { threads, ..Limits::default() };
+    let mut joined = true;
     let settings = match home.settings() {
         Ok(settings) => settings.live,
         // A folder with a policy is enough to infer from.
-        Err(HomeError::NotJoined { .. }) => LiveSettings::default(),
+        Err(HomeError::NotJoined { .. }) => {
+            joined = false;
+            LiveSettings::default()
+        }
         Err(error) => return Err(error.into()),
     };
     let settings = LiveSettings {
@@ -521,7 +525,15 @@ async fn listen(
         tracing::warn!("anybody who reaches {address} can ask: there is no authentication");
     }
     if home.policy()?.is_none() {
-        tracing::warn!("no policy has come yet; requests are answered once one has");
+        let root = home.root().display();
+        if joined {
+            tracing::warn!("no policy has come to {root} yet; requests are answered once one has");
+        } else {
+            tracing::warn!(
+                "{root} has never joined a federation and holds no policy: requests are answered once `exeunt-node start` \
+                 runs there, after `exeunt-node join TOKEN --data DIR`"
+            );
+        }
     }
     let engine = Arc::clone(&computing.engine);
     Ok((server, tokio::spawn(serve::follow(home.clone(), engine, threads, sender))))

@@ -139,6 +139,11 @@ fn threads_used(engine: &str, threads: u16) -> u16 {
     if engine.starts_with("tract") { 1 } else { threads }
 }
 
+/// A number of threads, in words.
+fn in_threads(threads: u16) -> String {
+    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
+}
+
 /// `1.234`, for milliseconds.
 fn ms(value: f64) -> String {
     format!("{value:.3}")

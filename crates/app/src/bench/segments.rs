@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
 use super::measure::{Contestant, Times, quantile, side_by_side};
-use super::{Common, CutArgs, Exit, ms, noise, pass, percent, ratio, threads_used};
+use super::{Common, CutArgs, Exit, in_threads, ms, noise, pass, percent, ratio, threads_used};
 use crate::failure::BadInput;
 use crate::show::{grid, right};
 
@@ -211,7 +211,8 @@ fn ask(asking: &mut Asking, exit: &Exit, head: &ExitHead, lane: &Lane<'_>) -> an
 
 fn table(measured: &Measured) -> String {
     let Measured { network, engine, threads, whole, segmented, file, .. } = measured;
-    let mut text = format!("{network}\n{engine}, {threads} threads, batch 1, {} rounds\n\n", whole.rounds);
+    let threads = in_threads(*threads);
+    let mut text = format!("{network}\n{engine}, {threads}, batch 1, {} rounds\n\n", whole.rounds);
     let mut sides = grid(&["", "median ms", "p95 ms", "ratio"]);
     let exits = measured.exits.len();
     let plain = file.as_ref().map(|file| ("the file as it is".to_owned(), file));

@@ -11,7 +11,7 @@ use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
 use super::measure::{Contestant, Times, side_by_side};
-use super::{Common, CutArgs, Exit, ms, noise, pass, ratio};
+use super::{Common, CutArgs, Exit, in_threads, ms, noise, pass, ratio};
 use crate::failure::BadInput;
 use crate::show::{grid, right};
 
@@ -188,7 +188,8 @@ fn on_threads<H: Send>(
 fn table(measured: &Measured) -> String {
     let Measured { network, engine, threads, batch, .. } = measured;
     let exits = measured.taps.len();
-    let mut text = format!("{network}\n{engine}, {threads} threads, batches of {batch}, {exits} exits\n\n");
+    let threads = in_threads(*threads);
+    let mut text = format!("{network}\n{engine}, {threads}, batches of {batch}, {exits} exits\n\n");
     let mut rows = grid(&["", "median ms", "p95 ms", "samples/s", "of the plain pass"]);
     for row in &measured.rows {
         let Row { what, times, samples_per_s, throughput } = row;

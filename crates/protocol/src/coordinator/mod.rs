@@ -421,6 +421,33 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Takes up a run that was stopped, with no more of it than decides anything yet. [`Coordinator::restore_run`] rebuilds
+    /// the rest when somebody wants to see it.
+    pub fn restore_resting(
+        &mut self,
+        id: RunId,
+        context: RunContext,
+        options: RunOptions,
+        policies: Vec<PolicyRecord>,
+        removed: Vec<Removal>,
+    ) {
+        let state = RunState::resting(id.clone(), context, options, policies, removed);
+        self.runs.insert(id, state);
+    }
+
+    /// Forgets of a run that was stopped whatever the store can rebuild. Without effect on any other.
+    pub fn rest_run(&mut self, run: &RunId) {
+        if let Some(state) = self.runs.remove(run) {
+            let state = if state.is_stopped() {
+                let context = state.program.context().clone();
+                RunState::resting(run.clone(), context, state.options, state.policies, state.removed)
+            } else {
+                state
+            };
+            self.runs.insert(run.clone(), state);
+        }
+    }
+
     /// What the store still has to tell [`Coordinator::restore_run`]: contributions already stored for the query
     /// that is open.
     pub fn restore_stored(&mut self, now: Now, run: &RunId, stored: Vec<(NodeId, DatasetVersion, BlobRef)>) {

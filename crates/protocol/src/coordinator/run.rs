@@ -646,6 +646,18 @@ impl RunState {
         self.phase = Phase::Stopped;
     }
 
+    /// A run that was stopped, with no more of it than decides anything yet: which policy was set last. The rest is in the
+    /// store.
+    pub(super) fn resting(
+        id: RunId,
+        context: RunContext,
+        options: RunOptions,
+        policies: Vec<PolicyRecord>,
+        removed: Vec<Removal>,
+    ) -> Self {
+        Self { phase: Phase::Stopped, policies, removed, ..Self::new(id, context, options) }
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped)
     }
