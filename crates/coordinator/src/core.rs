@@ -5,11 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_exits::{PolicyRequest, Query, RunContext};
+use exeunt_exits::{PolicyRequest, RunContext};
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{
-    AskedBefore, Coordinator, Input, Now, Output, PolicyRecord, Removal, RunError, RunHistory, RunOptions,
-    SealedQuery, Stored, Target, Ticket,
+    Coordinator, Input, Now, Output, Removal, RunError, RunOptions, Stored, Target, Ticket,
 };
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Refusal, Rejection};
 use exeunt_protocol::spec::RunFile;
