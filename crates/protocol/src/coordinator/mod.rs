@@ -413,9 +413,14 @@ impl Coordinator {
     ) -> Result<(), RunError> {
         let mut state = RunState::new(id.clone(), context, options);
         state.quarantined = self.quarantined();
+        let mut outputs = VecDeque::new();
         state
-            .replay(now, history, &mut self.outputs)
+            .replay(now, history, &mut outputs)
             .map_err(|source| RunError::Replay { run: id.clone(), source })?;
+        // What a run that was stopped once wanted is nothing to do any more.
+        if !state.is_stopped() {
+            self.outputs.append(&mut outputs);
+        }
         self.runs.insert(id, state);
         self.close_what_is_complete(now);
         Ok(())

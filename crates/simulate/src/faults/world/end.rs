@@ -1,5 +1,7 @@
 //! The end: whether everything has come to rest, and whether it came to what it should.
 
+use exeunt_coordinator::{Core, CoreError};
+use exeunt_protocol::RunId;
 use exeunt_protocol::coordinator::Standing;
 
 use super::World;
@@ -61,9 +63,13 @@ impl World<'_> {
 
     pub(super) fn final_checks(&mut self) {
         self.check_store();
-        let Some(site) = &self.site else { return };
+        let now = match &self.site {
+            Some(site) => site.now(self.time()),
+            None => return,
+        };
+        let again = Site::look(self.disk.copy(), self.time());
+        let Some(site) = &mut self.site else { return };
         let mut wrong = Vec::new();
-        let machine = site.core.machine();
         // A node infers with the policy that was set last; what an operator did not hear of may have come after.
         if let (Some((run, version)), false) = (&self.in_force, self.in_doubt)
             && !self.oracle.is_stopped(run)
@@ -76,14 +82,21 @@ impl World<'_> {
                 }
             }
         }
-        match Site::look(self.disk.copy(), self.time()) {
-            Ok(again) => {
-                for run in machine.runs() {
-                    let now = site.now(self.time());
-                    let pair = (machine.run_status(now, run), again.machine().run_status(now, run));
-                    let (Ok(found), Ok(expected)) = (pair.1, pair.0) else {
-                        wrong.push((Promise::Restart, format!("{run} is gone")));
-                        continue;
+        match again {
+            Ok(mut again) => {
+                let runs: Vec<RunId> = site.core.machine().runs().cloned().collect();
+                for run in &runs {
+                    // As an operator would: a run that was stopped is only rebuilt when somebody looks at it.
+                    let status = |core: &mut Core| {
+                        let run = core.look_at(now, Some(run))?;
+                        core.machine().run_status(now, &run).map_err(CoreError::from)
+                    };
+                    let (found, expected) = match (status(&mut again), status(&mut site.core)) {
+                        (Ok(found), Ok(expected)) => (found, expected),
+                        (Err(error), _) | (_, Err(error)) => {
+                            wrong.push((Promise::Restart, format!("{run} cannot be looked at: {error}")));
+                            continue;
+                        }
                     };
                     let known = expected.queries.iter().zip(&found.queries);
                     let other =
