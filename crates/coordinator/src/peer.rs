@@ -3,13 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use exeunt_link::{
-    CloseCode, Connection, Opened, Reason, Receiver, RecvError, Role, SendError, Sender,
-};
+use exeunt_link::{CloseCode, Connection, Opened, Reason, Receiver, RecvError, Role, SendError, Sender};
 use exeunt_protocol::coordinator::Input;
-use exeunt_protocol::message::{
-    FetchReply, FromNode, OLDEST_VERSION, Request, ToNode, VERSION,
-};
+use exeunt_protocol::message::{FetchReply, FromNode, OLDEST_VERSION, Request, ToNode, VERSION};
 use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::Digest;
 
@@ -80,7 +76,8 @@ async fn stream(
     match (request, peer.role) {
         (Request::Control, Role::Node) => control(&shared.desk, connection, node, sender, receiver).await,
         (Request::Contribute(contribution), Role::Node) => {
-            uploads::contribute(&shared.uploads, &shared.desk, connection, contribution, sender, receiver).await
+            uploads::contribute(&shared.uploads, &shared.desk, connection, contribution, sender, receiver)
+                .await
         }
         (Request::Fetch { blob, offset, purpose }, role) => {
             let charge = (role == Role::Node).then_some(node);

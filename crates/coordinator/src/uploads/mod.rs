@@ -185,7 +185,9 @@ impl Turn<'_> {
             let _counted = Waiting::begin(&uploads.waiting);
             let memory = Arc::clone(&uploads.memory).acquire_many_owned(units).await;
             // The semaphore is never closed.
-            memory.map(|memory| Floor { _alone: alone, _memory: memory }).map_err(|_closed| UploadError::TakenOver)
+            memory
+                .map(|memory| Floor { _alone: alone, _memory: memory })
+                .map_err(|_closed| UploadError::TakenOver)
         };
         tokio::select! {
             both = both => both,
@@ -294,7 +296,9 @@ async fn take_in(
             Ok(ack.await.map_err(|_gone| Stopped { why: None })?)
         }
         Err(StreamError::Receive(RecvError::Blob(error))) if offset == 0 => Ok(malformed(&error)),
-        Err(StreamError::Receive(RecvError::Blob(source))) => Err(UploadError::Mixed { offset, source }.into()),
+        Err(StreamError::Receive(RecvError::Blob(source))) => {
+            Err(UploadError::Mixed { offset, source }.into())
+        }
         Err(error) => {
             uploads.keep(&key, part);
             Err(error)
@@ -333,4 +337,69 @@ async fn receive(
 
 fn malformed(error: &exeunt_link::BlobError) -> Ack {
     Ack::Rejected(Rejection::Malformed { what: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fleet;
+
+    fn half(key: &Key) -> Part {
+        let bytes = key.node.as_bytes().to_vec();
+        let table = exeunt_protocol::message::BlobRef::of(&[&bytes[..], &bytes].concat());
+        let answer = Answer { dataset: exeunt_protocol::DatasetVersion(1), table };
+        let blob = Blob { length: table.bytes, digest: table.digest };
+        let mut transfer = Transfer::new(blob, MAX_TABLE).unwrap();
+        transfer.absorb(&bytes).unwrap();
+        Part { answer, transfer, bytes }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_goes_with_its_node_and_with_its_run() {
+        let mut fleet = Fleet::new(2);
+        let (query, ..) = fleet.open().unwrap();
+        fleet.core.work(fleet.now).unwrap();
+        let keys: Vec<Key> =
+            fleet.nodes.iter().map(|node| Key { node: *node, run: fleet.run.clone(), query }).collect();
+        let (node, run) = (fleet.nodes[0], fleet.run.clone());
+        let desk = Handle::start(fleet.core, Clock::start()).unwrap();
+        let uploads = Uploads::new(Clock::start());
+        keys.iter().for_each(|key| uploads.keep(key, half(key)));
+        let left = || uploads.state().kept.keys().cloned().collect::<Vec<Key>>();
+        uploads.sweep(&desk).await.unwrap();
+        assert_eq!(left(), keys);
+        desk.ask(move |desk| desk.core.revoke(desk.now, node).map_err(|error| error.to_string()))
+            .await
+            .unwrap()
+            .unwrap();
+        uploads.sweep(&desk).await.unwrap();
+        assert_eq!(left(), keys[1..]);
+        desk.ask(move |desk| desk.core.stop_run(desk.now, &run).map_err(|error| error.to_string()))
+            .await
+            .unwrap()
+            .unwrap();
+        uploads.sweep(&desk).await.unwrap();
+        assert_eq!(left(), []);
+    }
+
+    #[tokio::test]
+    async fn a_newer_stream_takes_the_floor_from_an_older_one() {
+        let uploads = Uploads::new(Clock::start());
+        let fleet = Fleet::new(1);
+        let key = Key { node: fleet.nodes[0], run: fleet.run.clone(), query: fleet.open().unwrap().0 };
+        let mut first = uploads.enter(&key).unwrap();
+        let floor = first.floor(UPLOADS).await.unwrap();
+        let mut second = uploads.enter(&key).unwrap();
+        assert!((&mut first.taken_over).await.is_err(), "it is told to leave");
+        let mut third = uploads.enter(&key).unwrap();
+        assert!(matches!(second.floor(1).await, Err(UploadError::TakenOver)));
+        drop((floor, first));
+        third.floor(UPLOADS).await.unwrap();
+        drop((second, third));
+        assert!(uploads.state().going.is_empty());
+        let queries = (0..5).map(|query| Key { query: exeunt_protocol::QueryId(query), ..key.clone() });
+        let entered: Vec<_> = queries.map(|key| uploads.enter(&key)).collect();
+        assert!(entered[..4].iter().all(Result::is_ok), "as many as a node may have at once");
+        assert!(matches!(entered[4], Err(UploadError::TooMany { found: 4, expected: 4 })));
+    }
 }
