@@ -248,7 +248,18 @@ impl Core {
     /// # Errors
     /// The [`Rejection`] to answer with.
     pub fn wanted(&self, node: NodeId, contribution: &Contribution) -> Result<(), Rejection> {
-        self.machine.expected_cells(node, &contribution.run, contribution.query).map(|_| ())
+        let cells = self.expects(node, &contribution.run, contribution.query)?;
+        let (found, most) = (contribution.table.bytes, packed::max_len(cells) as u64);
+        if found > most {
+            let what = format!("a table of {found} bytes, expected at most {most} for {cells} cells");
+            return Err(Rejection::Malformed { what });
+        }
+        Ok(())
+    }
+
+    /// Cells of a node's answer to a query, if one is wanted.
+    pub(crate) fn expects(&self, node: NodeId, run: &RunId, query: QueryId) -> Result<usize, Rejection> {
+        self.machine.expected_cells(node, run, query)
     }
 
     /// Performs what the machine wants of the store until nothing is left, and returns what must go out.

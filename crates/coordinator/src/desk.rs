@@ -256,6 +256,19 @@ impl Desk {
         self.core.arrived(self.now, node, contribution, bytes, ticket);
         ack
     }
+
+    /// Takes note of a contribution again whose table is in the store, so that its bytes need not come a second time;
+    /// none if it is not there.
+    pub(crate) fn arrived_before(
+        &mut self,
+        node: NodeId,
+        contribution: Contribution,
+    ) -> Option<oneshot::Receiver<Ack>> {
+        let Contribution { run, query, table, .. } = &contribution;
+        // A store that fails says so again when the core works.
+        let bytes = self.core.store().contribution(run, *query, node, table.digest).ok()??;
+        Some(self.arrived(node, contribution, bytes))
+    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,17 @@
-//! A node's connection: its control stream, the blobs it fetches, the tables it delivers.
+//! A node's connection: its control stream, the blobs it fetches, and who takes in the tables it delivers.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use exeunt_link::{
-    Blob, CloseCode, Connection, Opened, Reason, Receiver, RecvError, Role, SendError, Sender,
-};
+use exeunt_link::{CloseCode, Connection, Opened, Reason, Receiver, RecvError, Role, SendError, Sender};
 use exeunt_protocol::coordinator::Input;
-use exeunt_protocol::message::{
-    Ack, ContributeReply, Contribution, FetchReply, FromNode, OLDEST_VERSION, Rejection, Request, ToNode,
-    VERSION,
-};
+use exeunt_protocol::message::{FetchReply, FromNode, OLDEST_VERSION, Request, ToNode, VERSION};
 use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::Digest;
 
 use crate::desk::{Handle, Outbox, Stopped};
-use crate::plan::MAX_TABLE;
 use crate::service::Shared;
+use crate::uploads::{self, UploadError};
 
 /// Longest message of a node.
 const MAX_WORD: usize = 64 << 10;
@@ -32,6 +27,8 @@ pub(crate) enum StreamError {
     Receive(#[from] RecvError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Upload(#[from] UploadError),
     #[error("{0}")]
     Refused(String),
 }
@@ -79,7 +76,8 @@ async fn stream(
     match (request, peer.role) {
         (Request::Control, Role::Node) => control(&shared.desk, connection, node, sender, receiver).await,
         (Request::Contribute(contribution), Role::Node) => {
-            contribute(&shared.desk, node, contribution, sender, receiver).await
+            uploads::contribute(&shared.uploads, &shared.desk, connection, contribution, sender, receiver)
+                .await
         }
         (Request::Fetch { blob, offset, purpose }, role) => {
             let charge = (role == Role::Node).then_some(node);
@@ -144,35 +142,6 @@ async fn control(
     result
 }
 
-async fn contribute(
-    desk: &Handle,
-    node: NodeId,
-    contribution: Contribution,
-    mut sender: Sender,
-    mut receiver: Receiver,
-) -> Result<(), StreamError> {
-    let asked = contribution.clone();
-    if let Err(rejection) = desk.ask(move |desk| desk.core.wanted(node, &asked)).await? {
-        sender.send(&ContributeReply::Done(Ack::Rejected(rejection))).await?;
-        return Ok(sender.finish().await?);
-    }
-    sender.send(&ContributeReply::Begin { offset: 0 }).await?;
-    let blob = Blob { length: contribution.table.bytes, digest: contribution.table.digest };
-    let (run, query) = (contribution.run.clone(), contribution.query);
-    let ack = match receiver.recv_blob(blob, MAX_TABLE).await {
-        Ok(bytes) => {
-            let ack = desk.ask(move |desk| desk.arrived(node, contribution, bytes)).await?;
-            ack.await.map_err(|_gone| Stopped { why: None })?
-        }
-        Err(RecvError::Blob(error)) => Ack::Rejected(Rejection::Malformed { what: error.to_string() }),
-        Err(error) => return Err(error.into()),
-    };
-    sender.send(&ContributeReply::Done(ack)).await?;
-    let (up, down) = (receiver.bytes(), sender.bytes());
-    desk.tell(move |desk| desk.core.charge(run, query, node, up, down));
-    Ok(sender.finish().await?)
-}
-
 async fn fetch(
     desk: &Handle,
     charge: Option<NodeId>,
@@ -187,20 +156,32 @@ async fn fetch(
         sender.send(&FetchReply::Unknown).await?;
         return Ok(sender.finish().await?);
     };
-    sender.send(&FetchReply::Begin { bytes: found.bytes }).await?;
+    let result = send_blob(desk, blob, offset, found.bytes, sender).await;
+    // Whatever became of it: it was sent.
+    if let (Some(node), Some((run, query))) = (charge, purpose) {
+        let down = sender.bytes();
+        desk.tell(move |desk| desk.core.charge(run, query, node, 0, down));
+    }
+    result
+}
+
+async fn send_blob(
+    desk: &Handle,
+    blob: Digest,
+    offset: u64,
+    bytes: u64,
+    sender: &mut Sender,
+) -> Result<(), StreamError> {
+    sender.send(&FetchReply::Begin { bytes }).await?;
     let mut at = offset;
-    while at < found.bytes {
+    while at < bytes {
         let piece = desk.ask(move |desk| desk.core.store().read_blob(blob, at, PIECE)).await?;
-        let piece = piece.map_err(|error| refused(error.into()))?.unwrap_or_default();
+        let piece = piece.map_err(|error| StreamError::Refused(error.to_string()))?.unwrap_or_default();
         if piece.is_empty() {
             break;
         }
         at += piece.len() as u64;
         sender.send_bytes(&piece).await?;
-    }
-    if let (Some(node), Some((run, query))) = (charge, purpose) {
-        let down = sender.bytes();
-        desk.tell(move |desk| desk.core.charge(run, query, node, 0, down));
     }
     Ok(sender.finish().await?)
 }

@@ -12,6 +12,7 @@ use exeunt_store::{RedbStore, Snapshots, StoreError, TokenOutcome};
 use crate::core::{Core, CoreError};
 use crate::desk::{Clock, Handle, Stopped};
 use crate::home::{Home, HomeError, Keys, Whereabouts};
+use crate::uploads::Uploads;
 
 /// How a coordinator is to be reached.
 #[derive(Debug, Clone)]
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) approve: bool,
     pub(crate) home: Home,
     pub(crate) snapshots: Snapshots,
+    pub(crate) uploads: Uploads,
 }
 
 /// How often certificates are looked at. They live for months, and are renewed with a third of that left.
@@ -91,10 +93,9 @@ impl Service {
         let whereabouts = whereabouts(server.local_addr(), &options.advertise);
         home.save_whereabouts(&whereabouts)?;
         let desk = Handle::start(core, clock).map_err(ServiceError::Thread)?;
-        let approve = options.approve;
-        let shared =
-            Arc::new(Shared { desk, authority, server, whereabouts, approve, home: home.clone(), snapshots });
-        Ok(Self { shared })
+        let (approve, home, uploads) = (options.approve, home.clone(), Uploads::new(clock));
+        let shared = Shared { desk, authority, server, whereabouts, approve, home, snapshots, uploads };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The address that is listened on.
@@ -116,6 +117,7 @@ impl Service {
         let result = tokio::select! {
             () = accept(&shared) => Ok(()),
             () = renew_certificates(&shared) => Ok(()),
+            () = shared.uploads.tend(&shared.desk) => Err(ServiceError::Stopped(shared.desk.ended().await)),
             stopped = shared.desk.ended() => Err(ServiceError::Stopped(stopped)),
             () = stop => Ok(()),
         };

@@ -268,10 +268,35 @@ impl Receiver {
                 transfer.absorb(&buffer[..read])?;
                 Ok(read)
             }
-            Ok(None) => {
-                Err(BlobError::Incomplete { found: transfer.offset(), expected: transfer.blob().length }
-                    .into())
+            Ok(None) => Err(ended_early(transfer)),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Receives the next bytes of a transfer to the end of `bytes` and says how many; 0 when the
+    /// transfer is complete and its digest right. Otherwise as [`recv_chunk`](Self::recv_chunk),
+    /// with one copy less. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`recv_chunk`](Self::recv_chunk).
+    pub async fn recv_more(
+        &mut self,
+        transfer: &mut Transfer,
+        bytes: &mut Vec<u8>,
+    ) -> Result<usize, RecvError> {
+        let wanted = usize::try_from(transfer.remaining()).unwrap_or(usize::MAX).min(CHUNK);
+        if wanted == 0 {
+            transfer.verify()?;
+            return Ok(0);
+        }
+        match self.stream.read_chunk(wanted, true).await {
+            Ok(Some(chunk)) => {
+                self.bytes += chunk.bytes.len() as u64;
+                transfer.absorb(&chunk.bytes)?;
+                bytes.extend_from_slice(&chunk.bytes);
+                Ok(chunk.bytes.len())
             }
+            Ok(None) => Err(ended_early(transfer)),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -284,13 +309,8 @@ impl Receiver {
     pub async fn recv_blob(&mut self, blob: Blob, limit: u64) -> Result<Vec<u8>, RecvError> {
         let mut transfer = Transfer::new(blob, limit)?;
         let mut bytes = Vec::new();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match self.recv_chunk(&mut transfer, &mut buffer).await? {
-                0 => return Ok(bytes),
-                read => bytes.extend_from_slice(&buffer[..read]),
-            }
-        }
+        while self.recv_more(&mut transfer, &mut bytes).await? > 0 {}
+        Ok(bytes)
     }
 
     /// Tells the other end that nothing more is wanted, and why.
@@ -313,6 +333,10 @@ impl Receiver {
             }
         }
     }
+}
+
+fn ended_early(transfer: &Transfer) -> RecvError {
+    BlobError::Incomplete { found: transfer.offset(), expected: transfer.blob().length }.into()
 }
 
 impl fmt::Debug for Receiver {

@@ -102,3 +102,55 @@ pub(crate) async fn deliver(
         ContributeReply::Begin { .. } => Err(TransferError::Receive(RecvError::Truncated)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use exeunt_coordinator::{Home as Coordinator, OperatorClient, ServeOptions, Service};
+    use exeunt_link::BlobError;
+    use exeunt_protocol::operator::{OperatorRequest, OperatorResponse};
+
+    use super::*;
+
+    /// What a process leaves that was killed while it fetched: the first bytes, in a file of their own.
+    #[tokio::test]
+    async fn a_download_goes_on_after_a_kill_and_a_spoilt_one_begins_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let coordinator = Coordinator::new(folder.path().join("coordinator"));
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let options = ServeOptions { listen, advertise: Vec::new(), approve: false };
+        let service = Service::start(&coordinator, &options).await.unwrap();
+        let address = service.local_addr();
+        tokio::spawn(service.run(std::future::pending()));
+        let operator = OperatorClient::connect(&coordinator).await.unwrap();
+        let request = OperatorRequest::Token { valid_s: 60, label: String::new(), approve: None };
+        let OperatorResponse::Token { token, .. } = operator.ask(&request).await.unwrap() else { panic!() };
+        let home = Home::new(folder.path().join("node"));
+        let identity =
+            exeunt_link::join(&token.parse().unwrap(), "porch", home.root().join("identity")).await.unwrap();
+        let client = exeunt_link::Client::default();
+        let connection = client.connect(&[address.into()], &identity).await.unwrap();
+
+        let bytes: Vec<u8> =
+            (0..3_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let blob = BlobRef::of(&bytes);
+        operator.put_blob(&bytes).await.unwrap();
+        fs::create_dir_all(home.root().join("blobs")).unwrap();
+        fs::write(home.part_path(blob.digest), &bytes[..2_500_000]).unwrap();
+        let before = connection.traffic().received;
+        fetch(&connection, &home, blob, None).await.unwrap();
+        assert_eq!(fs::read(home.blob_path(blob.digest)).unwrap(), bytes);
+        let came = connection.traffic().received - before;
+        assert!((500_000..700_000).contains(&came), "{came} bytes came for the 500000 that were missing");
+
+        fs::write(home.part_path(blob.digest), &bytes[1..2_500_001]).unwrap();
+        let spoilt = fetch(&connection, &home, blob, None).await.unwrap_err();
+        assert!(
+            matches!(spoilt, TransferError::Receive(RecvError::Blob(BlobError::Corrupt { .. }))),
+            "{spoilt}"
+        );
+        fetch(&connection, &home, blob, None).await.unwrap();
+        assert_eq!(fs::read(home.blob_path(blob.digest)).unwrap(), bytes);
+    }
+}
