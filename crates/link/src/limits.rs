@@ -31,6 +31,7 @@
 //! | [`OPERATOR_VALIDITY`], [`COORDINATOR_VALIDITY`] | 365 days | the others, issued again at every start |
 //! | [`BACKDATE`] | 1 hour | clocks that run behind ours |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most bytes of one transfer, whatever its header says.
@@ -68,6 +69,28 @@ pub const BACKDATE: Duration = Duration::from_secs(3_600);
 /// How long an answer to a join request, or a last word, may take to be taken in.
 pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
+/// How a sender finds out how fast it may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// Takes a loss for a sign of congestion; grows again by time (RFC 9438).
+    Cubic,
+    /// Takes a loss for a sign of congestion; grows again by round trips (RFC 9002).
+    NewReno,
+    /// Measures rate and round trip, and takes a loss for no sign by itself.
+    Bbr,
+}
+
+impl Congestion {
+    fn factory(self) -> Arc<dyn quinn::congestion::ControllerFactory + Send + Sync> {
+        match self {
+            Self::Cubic => Arc::new(quinn::congestion::CubicConfig::default()),
+            Self::NewReno => Arc::new(quinn::congestion::NewRenoConfig::default()),
+            Self::Bbr => Arc::new(quinn::congestion::BbrConfig::default()),
+        }
+    }
+}
+
 /// The limits that a deployment may want to change; see the table in [`limits`](self).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -99,6 +122,8 @@ pub struct Limits {
     pub max_greetings: usize,
     /// Greeted connections waiting for [`Server::accept`](crate::Server::accept).
     pub backlog: usize,
+    /// How fast to send.
+    pub congestion: Congestion,
 }
 
 impl Default for Limits {
@@ -117,6 +142,7 @@ impl Default for Limits {
             max_incoming: 4096,
             max_greetings: 1024,
             backlog: 64,
+            congestion: Congestion::Cubic,
         }
     }
 }
@@ -133,6 +159,7 @@ impl Limits {
             .datagram_receive_buffer_size(None)
             .datagram_send_buffer_size(0)
             .crypto_buffer_size(CRYPTO_BUFFER)
+            .congestion_controller_factory(self.congestion.factory())
             // Beyond a variable-length integer lie a hundred million years: no timeout then.
             .max_idle_timeout(self.idle_timeout.try_into().ok());
         transport
@@ -152,7 +179,7 @@ impl Limits {
         let mut validation = quinn::ValidationTokenConfig::default();
         validation.sent(0);
         config
-            .transport_config(std::sync::Arc::new(transport))
+            .transport_config(Arc::new(transport))
             .validation_token_config(validation)
             .retry_token_lifetime(RETRY_LIFETIME)
             .max_incoming(self.max_incoming)
