@@ -7,13 +7,14 @@
 //! ```
 //! With a weather, everything passes a wire that makes it, for kernels without netem; without, the link is as it is.
 //!
-//! Names of `send`: `uploads`, `bytes`, `congestion` (cubic, new-reno or bbr), `cuts` (per upload, at random places), `cut`
+//! Names of `send`: `uploads`, `bytes`, `congestion` (cubic, new-reno or bbr), `reordering`,
+//! `overdue` and `window` (of [`Limits`]), `cuts` (per upload, at random places), `cut`
 //! and `mend` (commands for the shell), `pause` (seconds between them), `abandon` (yes: the node takes a new socket after
 //! a cut, as after a kill; no: it waits until the connection works again or has died), `connections` (fail when an
 //! upload took more).
 //!
-//! Fails when an upload does not complete, or when more arrives at the coordinator than the table, a tenth for
-//! headers, and a chunk and two handshakes for each connection.
+//! Fails when an upload does not complete, or when more arrives at the coordinator than the table, a twentieth for
+//! headers, and for each connection a window (what lay behind a gap when it was cut) and two handshakes.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how it says what went wrong")]
 
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use common::wire::{Weather, Wire};
 use common::{OPEN, connect_with, contribution, deliver, prepare, serve, table};
-use exeunt_link::{CHUNK, Client, Congestion, Connection, Identity, Limits, Traffic};
+use exeunt_link::{Client, Congestion, Connection, Identity, Limits, Traffic};
 use exeunt_protocol::message::Ack;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -146,6 +147,15 @@ impl Sending {
             "bbr" => Congestion::Bbr,
             other => panic!("found {other:?}, expected cubic, new-reno or bbr"),
         };
+        if let Some(reordering) = options.get("reordering") {
+            limits.reordering = reordering.parse().unwrap();
+        }
+        if let Some(overdue) = options.get("overdue") {
+            limits.overdue_percent = overdue.parse().unwrap();
+        }
+        if let Some(window) = options.get("window") {
+            limits.send_window = window.parse().unwrap();
+        }
         Self {
             folder: folder.to_owned(),
             identity: Identity::load(folder.join(format!("node-{node}"))).unwrap(),
@@ -185,7 +195,8 @@ impl Sending {
             let shown = arrived.map_or_else(|| "-".to_owned(), |arrived| arrived.to_string());
             let Upload { sent, lost, connections, offsets } = upload;
             println!("{number} {took:.1} {} {shown} {sent} {lost} {connections} {offsets:?}", bytes.len());
-            let most = bytes.len() as u64 * 11 / 10 + connections as u64 * (CHUNK as u64 + GREETINGS);
+            let most =
+                bytes.len() as u64 * 21 / 20 + connections as u64 * (self.limits.send_window + GREETINGS);
             if arrived.is_some_and(|arrived| arrived > most) {
                 println!("upload {number}: {shown} bytes arrived, expected at most {most}");
                 failed = true;
