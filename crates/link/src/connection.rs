@@ -75,6 +75,8 @@ pub struct Traffic {
     pub sent: u64,
     /// Bytes received.
     pub received: u64,
+    /// Bytes sent that this end takes for lost, and has sent again where they mattered.
+    pub lost: u64,
 }
 
 /// A connection between a coordinator and a member who know each other. Cheap to clone; when the
@@ -208,7 +210,7 @@ impl Connection {
     /// Bytes on the wire so far.
     pub fn traffic(&self) -> Traffic {
         let stats = self.0.core.quic.stats();
-        Traffic { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
+        Traffic { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes, lost: stats.path.lost_bytes }
     }
 
     /// The current estimate of a round trip.

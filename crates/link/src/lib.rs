@@ -66,7 +66,7 @@ pub use connection::{Connection, Opened, Traffic};
 pub use id::{AuthorityId, IdError, PeerId};
 pub use identity::{Identity, IdentityError};
 pub use join::{AnswerError, JoinError, JoinRequest, Rejection, join};
-pub use limits::Limits;
+pub use limits::{Congestion, Limits};
 pub use renew::{RenewError, RenewalRequest, renew};
 pub use server::{Incoming, ServeError, Server};
 pub use stream::{Receiver, RecvError, SendError, Sender};

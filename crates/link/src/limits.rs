@@ -5,7 +5,7 @@
 //! | [`Limits::max_streams`] | 64 | streams a peer may have open at once |
 //! | [`Limits::stream_window`] | 1 MiB | unread bytes held for one stream |
 //! | [`Limits::connection_window`] | 4 MiB | unread bytes held for one connection |
-//! | [`Limits::send_window`] | 4 MiB | bytes sent and not yet acknowledged, per connection |
+//! | [`Limits::send_window`] | 256 KiB | bytes sent and not yet acknowledged, per connection |
 //! | [`Limits::max_frame`] | 1 MiB | one message, when sending; a receiver names its own limit |
 //! | [`Limits::idle_timeout`] | 15 s | silence after which a peer is gone |
 //! | [`Limits::keep_alive`] | 4 s | how often a client breaks the silence (three losses are survived) |
@@ -15,6 +15,8 @@
 //! | [`Limits::max_incoming`] | 4096 | connections waiting for the server to look at them |
 //! | [`Limits::max_greetings`] | 1024 | handshakes and greetings under way at once |
 //! | [`Limits::backlog`] | 64 | greeted connections waiting for [`Server::accept`](crate::Server::accept) |
+//! | [`Limits::reordering`] | 128 | packets that may overtake one before it counts as lost |
+//! | [`Limits::overdue_percent`] | 200 | percent of a round trip after which one that was overtaken counts as lost |
 //! | [`MAX_BLOB`] | 1 GiB | one transfer, unless the receiver names a smaller limit |
 //! | [`GREETING_STREAMS`] | 1 | streams of a client that has not shown who it is |
 //! | [`GREETING_WINDOW`] | 16 KiB | unread bytes of a client that has not shown who it is |
@@ -31,6 +33,7 @@
 //! | [`OPERATOR_VALIDITY`], [`COORDINATOR_VALIDITY`] | 365 days | the others, issued again at every start |
 //! | [`BACKDATE`] | 1 hour | clocks that run behind ours |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most bytes of one transfer, whatever its header says.
@@ -68,6 +71,28 @@ pub const BACKDATE: Duration = Duration::from_secs(3_600);
 /// How long an answer to a join request, or a last word, may take to be taken in.
 pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
+/// How a sender finds out how fast it may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// Takes a loss for a sign of congestion; grows again by time (RFC 9438).
+    Cubic,
+    /// Takes a loss for a sign of congestion; grows again by round trips (RFC 9002).
+    NewReno,
+    /// Measures rate and round trip, and takes a loss for no sign by itself.
+    Bbr,
+}
+
+impl Congestion {
+    fn factory(self) -> Arc<dyn quinn::congestion::ControllerFactory + Send + Sync> {
+        match self {
+            Self::Cubic => Arc::new(quinn::congestion::CubicConfig::default()),
+            Self::NewReno => Arc::new(quinn::congestion::NewRenoConfig::default()),
+            Self::Bbr => Arc::new(quinn::congestion::BbrConfig::default()),
+        }
+    }
+}
+
 /// The limits that a deployment may want to change; see the table in [`limits`](self).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -78,7 +103,9 @@ pub struct Limits {
     pub stream_window: u32,
     /// Unread bytes held for one connection.
     pub connection_window: u32,
-    /// Bytes sent and not yet acknowledged, per connection.
+    /// Bytes sent and not yet acknowledged, per connection. Also bounds what is lost with a connection; and a receiver
+    /// tells of 64 gaps at most, so that of more packets than this in flight on a link that reorders, some would be
+    /// sent again although they arrived.
     pub send_window: u64,
     /// Most bytes of one message when sending.
     pub max_frame: usize,
@@ -99,6 +126,13 @@ pub struct Limits {
     pub max_greetings: usize,
     /// Greeted connections waiting for [`Server::accept`](crate::Server::accept).
     pub backlog: usize,
+    /// Packets that may overtake one before it counts as lost. QUIC's own 3, and its 112 percent of a round trip, make a
+    /// sender on a link that reorders send again what is on its way.
+    pub reordering: u32,
+    /// Percent of a round trip after which one that was overtaken counts as lost.
+    pub overdue_percent: u32,
+    /// How fast to send.
+    pub congestion: Congestion,
 }
 
 impl Default for Limits {
@@ -107,7 +141,7 @@ impl Default for Limits {
             max_streams: 64,
             stream_window: 1 << 20,
             connection_window: 4 << 20,
-            send_window: 4 << 20,
+            send_window: 256 << 10,
             max_frame: 1 << 20,
             idle_timeout: Duration::from_secs(15),
             keep_alive: Duration::from_secs(4),
@@ -117,6 +151,9 @@ impl Default for Limits {
             max_incoming: 4096,
             max_greetings: 1024,
             backlog: 64,
+            reordering: 128,
+            overdue_percent: 200,
+            congestion: Congestion::Bbr,
         }
     }
 }
@@ -133,6 +170,9 @@ impl Limits {
             .datagram_receive_buffer_size(None)
             .datagram_send_buffer_size(0)
             .crypto_buffer_size(CRYPTO_BUFFER)
+            .congestion_controller_factory(self.congestion.factory())
+            .packet_threshold(self.reordering)
+            .time_threshold(self.overdue_percent as f32 / 100.0)
             // Beyond a variable-length integer lie a hundred million years: no timeout then.
             .max_idle_timeout(self.idle_timeout.try_into().ok());
         transport
@@ -152,7 +192,7 @@ impl Limits {
         let mut validation = quinn::ValidationTokenConfig::default();
         validation.sent(0);
         config
-            .transport_config(std::sync::Arc::new(transport))
+            .transport_config(Arc::new(transport))
             .validation_token_config(validation)
             .retry_token_lifetime(RETRY_LIFETIME)
             .max_incoming(self.max_incoming)

@@ -10,7 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use exeunt_coordinator::{Core, Home, RunPlan, ServeOptions, Service};
 use exeunt_exits::Query;
-use exeunt_link::{Authority, Client, Connection, Identity, Receiver, RecvError, Role, SendError, Sender};
+use exeunt_link::{
+    Authority, Client, ConnectError, Connection, Identity, Limits, Receiver, RecvError, Role, SendError,
+    Sender,
+};
 use exeunt_network::Network;
 use exeunt_protocol::coordinator::{Now, Ticket};
 use exeunt_protocol::message::{Ack, BlobRef, ContributeReply, Contribution, Membership, Request};
@@ -119,6 +122,17 @@ pub(crate) async fn connect(node: &Identity, address: SocketAddr) -> (Client, Co
     let client = Client::default();
     let connection = within(client.connect(&[address.into()], node)).await.expect("connected");
     (client, connection)
+}
+
+/// As [`connect`], with other limits, and the reason if it does not work.
+pub(crate) async fn connect_with(
+    node: &Identity,
+    address: SocketAddr,
+    limits: Limits,
+) -> Result<(Client, Connection), ConnectError> {
+    let client = Client::new(limits);
+    let connection = client.connect(&[address.into()], node).await?;
+    Ok((client, connection))
 }
 
 /// A stream whose header was sent.
