@@ -23,6 +23,7 @@ mod service;
 mod snapshots;
 #[cfg(test)]
 mod testing;
+mod uploads;
 
 pub use backup::{
     BACKUP_FORMAT, BackupError, BackupFile, Manifest, RestoreError, Restored, back_up, back_up_stopped,

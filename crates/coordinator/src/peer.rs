@@ -76,16 +76,19 @@ async fn stream(
     let peer = connection.peer();
     let request: Request = receiver.expect(MAX_WORD).await?;
     let node = NodeId::from_bytes(*peer.id.as_bytes());
+    // A control stream lasts as long as its node: it has no room for what the others need while they last.
     match (request, peer.role) {
         (Request::Control, Role::Node) => control(&shared.desk, connection, node, sender, receiver).await,
         (Request::Contribute(contribution), Role::Node) => {
-            contribute(&shared.desk, node, contribution, sender, receiver).await
+            Box::pin(contribute(&shared.desk, node, contribution, sender, receiver)).await
         }
         (Request::Fetch { blob, offset, purpose }, role) => {
             let charge = (role == Role::Node).then_some(node);
-            fetch(&shared.desk, charge, blob, offset, purpose, &mut sender).await
+            Box::pin(fetch(&shared.desk, charge, blob, offset, purpose, &mut sender)).await
         }
-        (Request::Operator, Role::Operator) => crate::operator::answer(shared, sender, receiver).await,
+        (Request::Operator, Role::Operator) => {
+            Box::pin(crate::operator::answer(shared, sender, receiver)).await
+        }
         (request, role) => {
             let name = match request {
                 Request::Operator => "an operator's request",
@@ -156,17 +159,17 @@ async fn contribute(
         sender.send(&ContributeReply::Done(Ack::Rejected(rejection))).await?;
         return Ok(sender.finish().await?);
     }
+    let place = desk.place(contribution.table.bytes).await;
     sender.send(&ContributeReply::Begin { offset: 0 }).await?;
     let blob = Blob { length: contribution.table.bytes, digest: contribution.table.digest };
     let (run, query) = (contribution.run.clone(), contribution.query);
-    let ack = match receiver.recv_blob(blob, MAX_TABLE).await {
-        Ok(bytes) => {
-            let ack = desk.ask(move |desk| desk.arrived(node, contribution, bytes)).await?;
-            ack.await.map_err(|_gone| Stopped { why: None })?
-        }
+    let received = place.hold(receiver.recv_blob(blob, MAX_TABLE)).await;
+    let ack = match received.ok_or_else(|| StreamError::Refused("it took too long".to_owned()))? {
+        Ok(bytes) => desk.arrived(node, contribution, bytes).await?,
         Err(RecvError::Blob(error)) => Ack::Rejected(Rejection::Malformed { what: error.to_string() }),
         Err(error) => return Err(error.into()),
     };
+    drop(place);
     sender.send(&ContributeReply::Done(ack)).await?;
     let (up, down) = (receiver.bytes(), sender.bytes());
     desk.tell(move |desk| desk.core.charge(run, query, node, up, down));
