@@ -113,6 +113,15 @@ pub(crate) struct RunEntry {
     pub(crate) removed: Vec<Removal>,
 }
 
+/// How far the core got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing is left to do.
+    Done,
+    /// What there is goes out first.
+    More,
+}
+
 /// A contribution that arrived and waits for its commit.
 #[derive(Debug)]
 struct Staged {
@@ -138,6 +147,9 @@ pub struct Core {
     pub(crate) entries: BTreeMap<RunId, RunEntry>,
     connected: BTreeSet<NodeId>,
     arrived: BTreeMap<Ticket, Vec<u8>>,
+    /// A query that is to be sealed once whoever waits has had its acknowledgement.
+    sealing: Option<Output>,
+    publish_to: BTreeSet<NodeId>,
     traffic: BTreeMap<(RunId, QueryId, NodeId), Traffic>,
     /// Bytes of every node over all runs.
     pub(crate) totals: BTreeMap<NodeId, Traffic>,
@@ -158,6 +170,8 @@ impl Core {
             entries: BTreeMap::new(),
             connected: BTreeSet::new(),
             arrived: BTreeMap::new(),
+            sealing: None,
+            publish_to: BTreeSet::new(),
             traffic: BTreeMap::new(),
             totals: BTreeMap::new(),
             woken: None,
@@ -230,17 +244,22 @@ impl Core {
 
     fn check_shape(&self, node: NodeId, contribution: &Contribution, bytes: &[u8]) -> Result<(), Rejection> {
         let cells = self.machine.expected_cells(node, &contribution.run, contribution.query)?;
-        let table =
-            packed::decode(bytes, cells).map_err(|error| Rejection::Malformed { what: error.to_string() })?;
         // No sum over the fleet may overflow; half is left for nodes that join before the query closes.
         let most = i64::MAX as u64 / (2 * self.machine.members().max(1) as u64);
-        match table.iter().position(|cell| cell.unsigned_abs() > most) {
-            None => Ok(()),
-            Some(cell) => {
-                let what = format!("cell {cell} is {}, expected at most {most} either way", table[cell]);
-                Err(Rejection::Malformed { what })
+        let malformed = |error: packed::PackError| Rejection::Malformed { what: error.to_string() };
+        let mut blocks = packed::Blocks::new(bytes, cells).map_err(malformed)?;
+        let mut start = 0;
+        while let Some(block) = blocks.next_block().map_err(malformed)? {
+            // Without a branch per cell: a table that is refused may take longer.
+            let largest = block.iter().fold(0, |largest, cell| largest.max(cell.unsigned_abs()));
+            if let Some(at) = block.iter().position(|cell| largest > most && cell.unsigned_abs() > most) {
+                let what =
+                    format!("cell {} is {}, expected at most {most} either way", start + at, block[at]);
+                return Err(Rejection::Malformed { what });
             }
+            start += block.len();
         }
+        Ok(())
     }
 
     /// Whether a contribution is wanted at all, before its bytes are.
@@ -268,16 +287,34 @@ impl Core {
     /// [`CoreError::Store`]; what was not acknowledged must then be considered lost.
     pub fn work(&mut self, now: Now) -> Result<Vec<Effect>, CoreError> {
         let mut effects = Vec::new();
-        let mut publish_to = BTreeSet::new();
-        let mut audit = Vec::new();
-        loop {
+        while self.step(now, &mut effects)? == Step::More {}
+        self.flush_traffic()?;
+        Ok(effects)
+    }
+
+    /// Performs what the machine wants until nothing is left, or until a query is to be sealed while somebody could be
+    /// told that a contribution is stored: adding up takes longer than they need to wait. Nothing must be handled in
+    /// between, or the query could be sealed although it is not asked any more. Leaves the counts of bytes to
+    /// [`Core::flush_traffic`].
+    ///
+    /// # Errors
+    /// As [`Core::work`].
+    pub(crate) fn step(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<Step, CoreError> {
+        let (mut audit, mut acknowledges) = (Vec::new(), false);
+        let mut step = Step::Done;
+        'working: loop {
             let mut staged = Vec::new();
-            while let Some(output) = self.machine.poll_output() {
+            while let Some(output) = self.sealing.take().or_else(|| self.machine.poll_output()) {
+                if acknowledges && staged.is_empty() && matches!(output, Output::Seal { .. }) {
+                    self.sealing = Some(output);
+                    step = Step::More;
+                    break 'working;
+                }
                 match output {
                     Output::PutBlob { blob, bytes } => self.store.put_blob(blob.digest, &bytes)?,
-                    Output::Publish => publish_to.extend(self.connected.iter().copied()),
+                    Output::Publish => self.publish_to.extend(self.connected.iter().copied()),
                     Output::PublishTo { node } => {
-                        publish_to.insert(node);
+                        self.publish_to.insert(node);
                     }
                     Output::Commit { node, contribution, ticket } => {
                         let bytes = self.arrived.remove(&ticket).unwrap_or_default();
@@ -286,6 +323,7 @@ impl Core {
                     Output::Acknowledge { ticket, ack } => {
                         self.arrived.remove(&ticket);
                         effects.push(Effect::Acknowledge { ticket, ack });
+                        acknowledges = true;
                     }
                     Output::Seal { run, query, body, cohort, declined, cells } => {
                         self.seal(now, Question { run, query, body }, cohort, declined, cells)?;
@@ -322,13 +360,16 @@ impl Core {
             }
             self.store.append_audit(&audit)?;
         }
-        self.flush_traffic()?;
         // What failed may have been a wish that the machine has no part in: it was refused, and nobody else has noticed.
         self.store.health()?;
-        let connected = publish_to.intersection(&self.connected);
-        effects
-            .extend(connected.map(|node| Effect::Send { node: *node, desired: self.machine.desired(*node) }));
-        Ok(effects)
+        if step == Step::Done {
+            let publish_to = std::mem::take(&mut self.publish_to);
+            let connected = publish_to.intersection(&self.connected);
+            effects.extend(
+                connected.map(|node| Effect::Send { node: *node, desired: self.machine.desired(*node) }),
+            );
+        }
+        Ok(step)
     }
 
     fn commit(&mut self, now: Now, staged: Vec<Staged>) -> Result<(), CoreError> {
@@ -411,8 +452,8 @@ impl Core {
         let (cohort, gone): (Vec<_>, Vec<_>) =
             before.cohort.into_iter().partition(|(node, ..)| counted.contains(node));
         for (node, _, digest) in &gone {
-            let table = self.table(&run, origin, *node, *digest, cells)?;
-            merged.subtract(&table).map_err(|error| corrupt(error.to_string()))?;
+            let bytes = self.packed(&run, origin, *node, *digest)?;
+            merged.subtract_packed(&bytes).map_err(|error| corrupt(error.to_string()))?;
         }
         let seal = Seal {
             cohort,
@@ -429,26 +470,22 @@ impl Core {
         Ok(())
     }
 
-    /// A table that was counted.
-    pub(crate) fn table(
+    /// A table that was counted, as it is stored, which is as it travelled.
+    fn packed(
         &self,
         run: &RunId,
         query: QueryId,
         node: NodeId,
         digest: Digest,
-        cells: usize,
-    ) -> Result<Table, CoreError> {
-        let corrupt = |why: String| CoreError::Corrupt {
-            what: format!("the contribution of {node} to {query} of '{run}'"),
-            why,
-        };
+    ) -> Result<Vec<u8>, CoreError> {
+        let corrupt = |why: String| bad_contribution(run, query, node, why);
         let bytes = self.store.contribution(run, query, node, digest)?;
         let bytes = bytes.ok_or_else(|| corrupt("it is gone".to_owned()))?;
         let found = Digest::of(&bytes);
         if found != digest {
             return Err(corrupt(format!("found digest {found}, expected {digest}")));
         }
-        packed::decode(&bytes, cells).map(Table::from_cells).map_err(|error| corrupt(error.to_string()))
+        Ok(bytes)
     }
 
     fn merge(
@@ -460,22 +497,29 @@ impl Core {
     ) -> Result<Table, CoreError> {
         let mut total = Table::zeros(cells);
         for (node, _, digest) in cohort {
-            let table = self.table(run, query, *node, *digest, cells)?;
-            total.merge(&table).map_err(|error| CoreError::Corrupt {
-                what: format!("the contribution of {node} to {query} of '{run}'"),
-                why: error.to_string(),
-            })?;
+            let bytes = self.packed(run, query, *node, *digest)?;
+            let merged = total.merge_packed(&bytes);
+            merged.map_err(|error| bad_contribution(run, query, *node, error.to_string()))?;
         }
         Ok(total)
     }
 
-    /// Charges bytes to a query. They are written with the next commit; a crash may lose the last few.
+    /// Charges bytes to a query. They are written now and then; a crash may lose the last few.
     pub fn charge(&mut self, run: RunId, query: QueryId, node: NodeId, up: u64, down: u64) {
         let traffic = self.traffic.entry((run, query, node)).or_default();
         add(traffic, Traffic { up, down });
         add(self.totals.entry(node).or_default(), Traffic { up, down });
     }
 
+    /// Whether something was charged that is not written.
+    pub(crate) fn owes_traffic(&self) -> bool {
+        !self.traffic.is_empty()
+    }
+
+    /// Writes down what was charged.
+    ///
+    /// # Errors
+    /// [`CoreError::Store`].
     pub(crate) fn flush_traffic(&mut self) -> Result<(), CoreError> {
         if !self.traffic.is_empty() {
             let traffic: Vec<_> = std::mem::take(&mut self.traffic).into_iter().collect();
@@ -625,6 +669,10 @@ impl Core {
     pub fn blob(&self, digest: Digest) -> Result<Option<BlobRef>, CoreError> {
         Ok(self.store.blob_len(digest)?.map(|bytes| BlobRef { digest, bytes }))
     }
+}
+
+fn bad_contribution(run: &RunId, query: QueryId, node: NodeId, why: String) -> CoreError {
+    CoreError::Corrupt { what: format!("the contribution of {node} to {query} of '{run}'"), why }
 }
 
 fn add(total: &mut Traffic, more: Traffic) {

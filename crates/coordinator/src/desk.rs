@@ -15,12 +15,14 @@ use exeunt_protocol::message::{Ack, Contribution, Desired, Hello, Membership};
 use exeunt_protocol::moment::unix_ms;
 use tokio::sync::{oneshot, watch};
 
-use crate::core::{Core, CoreError, Effect};
+use crate::core::{Core, CoreError, Effect, Step};
 
 /// How often the core works when nothing happens.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Questions taken in before the core works.
 const BATCH: usize = 1024;
+/// How often the counts of bytes are written: a commit of their own after every batch would halve the number of batches.
+const TRAFFIC: Duration = Duration::from_secs(5);
 
 /// The coordinator has stopped, because its store failed or its process ends.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,6 +52,8 @@ pub(crate) struct Desk {
     /// Answers that wait until the core has worked. Dropped unsent when it fails, which tells whoever waits for them.
     answers: Vec<Answer>,
     next: u64,
+    /// When the counts of bytes were written last.
+    flushed: Instant,
     /// Whether the thread is to end.
     closing: bool,
 }
@@ -91,6 +95,7 @@ impl Handle {
             tickets: BTreeMap::new(),
             answers: Vec::new(),
             next: 0,
+            flushed: Instant::now(),
             closing: false,
         };
         std::thread::Builder::new().name("exeunt-core".to_owned()).spawn(move || {
@@ -135,6 +140,49 @@ impl Handle {
         let _ = self.questions.send(Box::new(question));
     }
 
+    /// Hands over a contribution that arrived, and waits until it is stored or refused.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the store failed: then the contribution is to be delivered again.
+    pub(crate) async fn arrived(
+        &self,
+        node: NodeId,
+        contribution: Contribution,
+        bytes: Vec<u8>,
+    ) -> Result<Ack, Stopped> {
+        let (reply, ack) = oneshot::channel();
+        self.tell(move |desk| desk.arrived(node, contribution, bytes, reply));
+        ack.await.map_err(|_gone| self.reason())
+    }
+
+    /// What can be answered to a contribution before its bytes come: that it is not wanted, or that its table is in the
+    /// store, of which the node did not hear. None if the bytes are to come.
+    ///
+    /// # Errors
+    /// As [`Handle::arrived`].
+    pub(crate) async fn answered_at_once(
+        &self,
+        node: NodeId,
+        contribution: Contribution,
+    ) -> Result<Option<Ack>, Stopped> {
+        let (reply, ack) = oneshot::channel();
+        let looked = self.ask(move |desk| {
+            if let Err(rejection) = desk.core.wanted(node, &contribution) {
+                return Some(Some(Ack::Rejected(rejection)));
+            }
+            let Contribution { run, query, table, .. } = &contribution;
+            // A store that fails says so again when the core works.
+            let bytes = desk.core.store().contribution(run, *query, node, table.digest).ok().flatten()?;
+            desk.arrived(node, contribution, bytes, reply);
+            Some(None)
+        });
+        match looked.await? {
+            None => Ok(None),
+            Some(Some(rejected)) => Ok(Some(rejected)),
+            Some(None) => ack.await.map(Some).map_err(|_gone| self.reason()),
+        }
+    }
+
     /// Ends the thread once everything that was said before is done. When this returns, the store is closed.
     pub(crate) async fn close(&self) {
         self.tell(|desk| desk.closing = true);
@@ -171,6 +219,7 @@ impl Desk {
     ) -> Result<(), CoreError> {
         loop {
             let wait = self.core.timeout().map_or(IDLE, |at| at.saturating_sub(clock.now().monotonic));
+            let wait = if self.core.owes_traffic() { wait.min(TRAFFIC) } else { wait };
             let first = match asked.recv_timeout(wait) {
                 Ok(question) => Some(question),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -184,17 +233,32 @@ impl Desk {
                 }
                 None => self.core.handle(self.now, Input::Tick),
             }
-            let effects = self.core.work(self.now)?;
-            self.answers.drain(..).for_each(|answer| answer());
-            for effect in effects {
-                self.perform(effect);
-            }
+            self.work()?;
             let revision = self.core.revision();
             changed.send_if_modified(|known| std::mem::replace(known, revision) != revision);
             if self.closing {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets the core work until nothing is left to do. Contributions are acknowledged when they are stored; every other
+    /// answer leaves when all that followed from its question is.
+    fn work(&mut self) -> Result<(), CoreError> {
+        let mut step = Step::More;
+        while step == Step::More {
+            let mut effects = Vec::new();
+            step = self.core.step(self.now, &mut effects)?;
+            if step == Step::Done {
+                if self.closing || self.flushed.elapsed() >= TRAFFIC {
+                    self.core.flush_traffic()?;
+                    self.flushed = Instant::now();
+                }
+                self.answers.drain(..).for_each(|answer| answer());
+            }
+            effects.into_iter().for_each(|effect| self.perform(effect));
+        }
+        Ok(())
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -242,32 +306,18 @@ impl Desk {
         }
     }
 
-    /// A contribution arrived; the acknowledgement comes by the receiver.
+    /// A contribution arrived; the acknowledgement goes to `reply`.
     pub(crate) fn arrived(
         &mut self,
         node: NodeId,
         contribution: Contribution,
         bytes: Vec<u8>,
-    ) -> oneshot::Receiver<Ack> {
+        reply: oneshot::Sender<Ack>,
+    ) {
         self.next += 1;
         let ticket = Ticket(self.next);
-        let (reply, ack) = oneshot::channel();
         self.tickets.insert(ticket, reply);
         self.core.arrived(self.now, node, contribution, bytes, ticket);
-        ack
-    }
-
-    /// Takes note of a contribution again whose table is in the store, so that its bytes need not come a second time;
-    /// none if it is not there.
-    pub(crate) fn arrived_before(
-        &mut self,
-        node: NodeId,
-        contribution: Contribution,
-    ) -> Option<oneshot::Receiver<Ack>> {
-        let Contribution { run, query, table, .. } = &contribution;
-        // A store that fails says so again when the core works.
-        let bytes = self.core.store().contribution(run, *query, node, table.digest).ok()??;
-        Some(self.arrived(node, contribution, bytes))
     }
 }
 

@@ -73,17 +73,21 @@ async fn stream(
     let peer = connection.peer();
     let request: Request = receiver.expect(MAX_WORD).await?;
     let node = NodeId::from_bytes(*peer.id.as_bytes());
+    // A control stream lasts as long as its node: it has no room for what the others need while they last.
     match (request, peer.role) {
         (Request::Control, Role::Node) => control(&shared.desk, connection, node, sender, receiver).await,
         (Request::Contribute(contribution), Role::Node) => {
-            uploads::contribute(&shared.uploads, &shared.desk, connection, contribution, sender, receiver)
-                .await
+            let (uploads, desk) = (&shared.uploads, &shared.desk);
+            // Most streams are of this kind, and wait: what they hold lies in one piece.
+            Box::pin(uploads::contribute(uploads, desk, connection, contribution, sender, receiver)).await
         }
         (Request::Fetch { blob, offset, purpose }, role) => {
             let charge = (role == Role::Node).then_some(node);
-            fetch(&shared.desk, charge, blob, offset, purpose, &mut sender).await
+            Box::pin(fetch(&shared.desk, charge, blob, offset, purpose, &mut sender)).await
         }
-        (Request::Operator, Role::Operator) => crate::operator::answer(shared, sender, receiver).await,
+        (Request::Operator, Role::Operator) => {
+            Box::pin(crate::operator::answer(shared, sender, receiver)).await
+        }
         (request, role) => {
             let name = match request {
                 Request::Operator => "an operator's request",

@@ -85,6 +85,15 @@ impl Transfer {
         Ok(Self { blob, received: 0, hasher: blake3::Hasher::new() })
     }
 
+    /// Hashes what lies in `bytes`, all of the transfer so far, beyond the [`offset`](Self::offset).
+    ///
+    /// # Errors
+    /// As [`absorb`](Self::absorb).
+    pub fn catch_up(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        let from = usize::try_from(self.received).unwrap_or(usize::MAX);
+        self.absorb(bytes.get(from..).unwrap_or_default())
+    }
+
     /// Takes up what an earlier attempt left, by hashing it again. Afterwards
     /// [`offset`](Self::offset) is where the sender should go on.
     ///

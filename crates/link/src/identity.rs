@@ -110,6 +110,15 @@ impl Identity {
         })))
     }
 
+    /// An identity in no directory.
+    pub(crate) fn in_memory(
+        key: &KeyPair,
+        certificate: &[u8],
+        authority: &[u8],
+    ) -> Result<Self, CertificateError> {
+        Self::assemble(Path::new("(memory)"), key, certificate, authority)
+    }
+
     /// The key of this directory, made if there is none.
     pub(crate) fn key_in(directory: &Path) -> Result<KeyPair, IdentityError> {
         private_directory(directory).map_err(files::io_error(directory))?;

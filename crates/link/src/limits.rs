@@ -23,6 +23,7 @@
 //! | [`MAX_GREETING`] | 8 KiB | one frame of the greeting, the join exchange or a renewal |
 //! | [`INCOMING_BUFFER`] | 16 KiB | packets kept per connection waiting to be looked at |
 //! | [`INCOMING_BUFFER_TOTAL`] | 16 MiB | the same, for all of them |
+//! | [`SOCKET_BUFFER`] | 4 MiB | packets that the system keeps for a server, each way, where it allows as much |
 //! | [`CRYPTO_BUFFER`] | 16 KiB | out-of-order handshake bytes per connection |
 //! | [`RETRY_LIFETIME`] | 15 s | how long an address validation is good |
 //! | [`MAX_REASON`] | 256 B | text of a close reason |
@@ -48,6 +49,10 @@ pub const MAX_GREETING: usize = 8 << 10;
 pub const INCOMING_BUFFER: u64 = 16 << 10;
 /// Bytes buffered for all connections that the server has not looked at yet.
 pub const INCOMING_BUFFER_TOTAL: u64 = 16 << 20;
+/// Bytes of packets that the system keeps for a server until they are read, and until they are sent; less where it does
+/// not allow as much (`net.core.rmem_max`). With the usual 208 KiB a tenth of the packets of a few thousand nodes that
+/// answer at once is dropped, and sent again.
+pub const SOCKET_BUFFER: usize = 4 << 20;
 /// Out-of-order handshake bytes held per connection.
 pub const CRYPTO_BUFFER: usize = 16 << 10;
 /// How long the proof of an address, given by a retry, is accepted.

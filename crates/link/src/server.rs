@@ -16,7 +16,7 @@ use crate::close::{CloseCode, Reason};
 use crate::connection::{Connection, Core};
 use crate::greeting::{Ready, Tag, Welcome};
 use crate::join::JoinRequest;
-use crate::limits::{LINGER, Limits, MAX_GREETING};
+use crate::limits::{LINGER, Limits, MAX_GREETING, SOCKET_BUFFER};
 use crate::stream::{Receiver, Sender};
 use crate::{Identity, PeerId, reset, tls};
 
@@ -91,25 +91,8 @@ impl Server {
     /// When the address cannot be used or the identity is not a coordinator's.
     // Not `async` for waiting: the socket needs the runtime it is polled in.
     pub async fn bind(address: SocketAddr, identity: &Identity, limits: Limits) -> Result<Self, ServeError> {
-        let config = configuration(identity, &limits)?;
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::AddrInUse => ServeError::AddressInUse { address },
-            io::ErrorKind::AddrNotAvailable => ServeError::AddressNotHere { address },
-            _ => ServeError::Socket { address, error },
-        };
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let socket = UdpSocket::bind(address)
-            .and_then(|socket| quinn::Runtime::wrap_udp_socket(&*runtime, socket))
-            .map_err(failed)?;
-        let freed = Arc::downgrade(&socket);
-        let endpoint = quinn::Endpoint::new_with_abstract_socket(
-            reset::endpoint_config(identity),
-            Some(config),
-            socket,
-            runtime,
-        )
-        .map_err(failed)?;
-        let address = endpoint.local_addr().map_err(failed)?;
+        let (endpoint, freed) = endpoint(address, identity, &limits)?;
+        let address = local_address(&endpoint, address)?;
         let shared = Arc::new(Shared {
             members: Arc::default(),
             places: Arc::new(Semaphore::new(limits.max_greetings)),
@@ -192,6 +175,52 @@ impl Drop for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// A QUIC endpoint that serves `address`, and its socket, to see when it is let go of.
+pub(crate) fn endpoint(
+    address: SocketAddr,
+    identity: &Identity,
+    limits: &Limits,
+) -> Result<(quinn::Endpoint, Weak<dyn quinn::AsyncUdpSocket>), ServeError> {
+    let config = configuration(identity, limits)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let socket = UdpSocket::bind(address)
+        .inspect(widen)
+        .and_then(|socket| quinn::Runtime::wrap_udp_socket(&*runtime, socket))
+        .map_err(|error| cannot_serve(address, error))?;
+    let freed = Arc::downgrade(&socket);
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(
+        reset::endpoint_config(identity),
+        Some(config),
+        socket,
+        runtime,
+    )
+    .map_err(|error| cannot_serve(address, error))?;
+    Ok((endpoint, freed))
+}
+
+/// Gives a socket room for the packets of many peers at once, as far as the system lets it.
+fn widen(socket: &UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    let widened =
+        socket.set_recv_buffer_size(SOCKET_BUFFER).and_then(|()| socket.set_send_buffer_size(SOCKET_BUFFER));
+    if let Err(error) = widened {
+        tracing::debug!("the socket keeps the buffers it has: {error}");
+    }
+}
+
+/// The address that an endpoint got which was to serve `asked`.
+pub(crate) fn local_address(endpoint: &quinn::Endpoint, asked: SocketAddr) -> Result<SocketAddr, ServeError> {
+    endpoint.local_addr().map_err(|error| cannot_serve(asked, error))
+}
+
+fn cannot_serve(address: SocketAddr, error: io::Error) -> ServeError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ServeError::AddressInUse { address },
+        io::ErrorKind::AddrNotAvailable => ServeError::AddressNotHere { address },
+        _ => ServeError::Socket { address, error },
     }
 }
 

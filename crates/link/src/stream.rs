@@ -13,6 +13,9 @@ use crate::close::{Closed, StreamCode};
 use crate::connection::Core;
 use crate::frame::{self, Decoder, FrameError};
 
+/// Most bytes that are allocated for a transfer before they are there.
+const AHEAD: usize = 256 << 10;
+
 /// Why something could not be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -273,9 +276,11 @@ impl Receiver {
         }
     }
 
-    /// Receives the next bytes of a transfer to the end of `bytes` and says how many; 0 when the
-    /// transfer is complete and its digest right. Otherwise as [`recv_chunk`](Self::recv_chunk),
-    /// with one copy less. Cancel safe.
+    /// Receives the next bytes of a transfer to the end of `bytes`, which hold all of it so far, and
+    /// says how many; 0 when the transfer is complete and its digest right. As
+    /// [`recv_chunk`](Self::recv_chunk), with one copy less, and `transfer` may lag behind `bytes` by
+    /// up to [`CHUNK`], since small pieces are hashed at a fraction of the speed of a large one:
+    /// [`Transfer::catch_up`] before it is put away. Cancel safe.
     ///
     /// # Errors
     /// As [`recv_chunk`](Self::recv_chunk).
@@ -284,19 +289,26 @@ impl Receiver {
         transfer: &mut Transfer,
         bytes: &mut Vec<u8>,
     ) -> Result<usize, RecvError> {
-        let wanted = usize::try_from(transfer.remaining()).unwrap_or(usize::MAX).min(CHUNK);
+        let length = usize::try_from(transfer.blob().length).unwrap_or(usize::MAX);
+        let wanted = length.saturating_sub(bytes.len()).min(CHUNK);
         if wanted == 0 {
+            transfer.catch_up(bytes)?;
             transfer.verify()?;
             return Ok(0);
         }
         match self.stream.read_chunk(wanted, true).await {
             Ok(Some(chunk)) => {
                 self.bytes += chunk.bytes.len() as u64;
-                transfer.absorb(&chunk.bytes)?;
                 bytes.extend_from_slice(&chunk.bytes);
+                if bytes.len() as u64 - transfer.offset() >= CHUNK as u64 {
+                    transfer.catch_up(bytes)?;
+                }
                 Ok(chunk.bytes.len())
             }
-            Ok(None) => Err(ended_early(transfer)),
+            Ok(None) => {
+                transfer.catch_up(bytes)?;
+                Err(ended_early(transfer))
+            }
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -308,7 +320,8 @@ impl Receiver {
     /// As [`recv_chunk`](Self::recv_chunk), and when more is announced than `limit`.
     pub async fn recv_blob(&mut self, blob: Blob, limit: u64) -> Result<Vec<u8>, RecvError> {
         let mut transfer = Transfer::new(blob, limit)?;
-        let mut bytes = Vec::new();
+        // A length that is only promised is not allocated for.
+        let mut bytes = Vec::with_capacity(usize::try_from(blob.length).unwrap_or(usize::MAX).min(AHEAD));
         while self.recv_more(&mut transfer, &mut bytes).await? > 0 {}
         Ok(bytes)
     }

@@ -32,3 +32,4 @@ pub use infer::{InferError, Inference, Verdict, Whole};
 pub use ledger::{Decided, Ledger, LiveSettings};
 pub use service::{ServiceError, run, run_with};
 pub use session::{Features, Model, Session, Watch, Workplace, open_parts};
+pub use transfer::{TransferError, deliver};

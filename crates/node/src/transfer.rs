@@ -15,19 +15,32 @@ const MAX_REPLY: usize = 4096;
 
 /// Why a transfer ended early. It can be tried again.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TransferError {
+#[non_exhaustive]
+pub enum TransferError {
+    /// The connection is no more.
     #[error(transparent)]
     Closed(#[from] Closed),
+    /// Something could not be sent.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// What came is not what was expected.
     #[error(transparent)]
     Receive(#[from] RecvError),
+    /// A blob was asked for that is not there.
     #[error("the coordinator does not have it")]
     Unknown,
+    /// Two lengths of the same thing.
     #[error("found {found} bytes, expected {expected}")]
-    Length { found: u64, expected: u64 },
+    Length {
+        /// Bytes there are.
+        found: u64,
+        /// Bytes there should be.
+        expected: u64,
+    },
+    /// A blob could not be kept.
     #[error("the cache cannot be written: {0}")]
     Cache(#[from] std::io::Error),
+    /// A blob is not what was announced.
     #[error(transparent)]
     Blob(#[from] exeunt_link::BlobError),
 }
@@ -81,7 +94,10 @@ pub(crate) async fn fetch(
 }
 
 /// Delivers a contribution and waits until it is on the coordinator's disk, or refused.
-pub(crate) async fn deliver(
+///
+/// # Errors
+/// [`TransferError`]; the same delivery can then be tried again, on this connection or another.
+pub async fn deliver(
     connection: &Connection,
     contribution: &Contribution,
     bytes: &[u8],

@@ -1,8 +1,11 @@
 //! `exeunt bench`: what the clock says, side by side.
 
 mod infer;
+mod ingest;
 mod measure;
+mod merge;
 mod segments;
+mod sessions;
 mod stats;
 
 use std::path::PathBuf;
@@ -26,6 +29,18 @@ pub(crate) enum BenchCommand {
     Infer(infer::InferArgs),
     /// The pass that makes statistics beside a plain forward pass
     Stats(stats::StatsArgs),
+    /// A fleet's sessions against a coordinator, beside a server that discards what it reads
+    Sessions(sessions::SessionsArgs),
+    /// Large tables over one connection, beside the same bytes thrown away and beside the disk
+    Ingest(ingest::IngestArgs),
+    /// Adding packed tables up, beside copying and adding plain ones
+    Merge(merge::MergeArgs),
+    /// The nodes of `sessions`, in a process of their own
+    #[command(hide = true)]
+    Nodes(sessions::NodesArgs),
+    /// What `sessions` compares with, in a process of its own
+    #[command(hide = true)]
+    Discard(sessions::DiscardArgs),
 }
 
 pub(crate) fn bench(command: &BenchCommand) -> anyhow::Result<()> {
@@ -33,6 +48,11 @@ pub(crate) fn bench(command: &BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Segments(arguments) => segments::segments(arguments),
         BenchCommand::Infer(arguments) => infer::infer(arguments),
         BenchCommand::Stats(arguments) => stats::stats(arguments),
+        BenchCommand::Sessions(arguments) => sessions::sessions(arguments),
+        BenchCommand::Ingest(arguments) => ingest::ingest(arguments),
+        BenchCommand::Merge(arguments) => merge::merge(arguments),
+        BenchCommand::Nodes(arguments) => sessions::nodes(arguments),
+        BenchCommand::Discard(arguments) => sessions::discard(arguments),
     }
 }
 

@@ -7,39 +7,32 @@
 
 mod kept;
 mod pace;
+mod room;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use exeunt_link::{Blob, Connection, Receiver, RecvError, Sender, Transfer};
 use exeunt_protocol::NodeId;
 use exeunt_protocol::message::{Ack, ContributeReply, Contribution, Rejection};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::kept::{Answer, Kept, Key, Part};
 use self::pace::{Meter, PATIENCE, Pace, SLOW};
+use self::room::Room;
 use crate::desk::{Clock, Handle, Stopped};
 use crate::peer::StreamError;
 use crate::plan::MAX_TABLE;
 
-/// Bytes that all uploads under way may announce, until they are on disk. Others wait.
-const UPLOADS: u64 = 256 << 20;
 /// Most uploads of one node at once.
 const MAX_UPLOADS_NODE: usize = 4;
-/// What the least upload counts for; permits are handed out in multiples.
-const UNIT: u64 = 4 << 10;
 /// How often an upload's pace is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// How often what is kept is gone through for what nobody wants any more.
 const SWEEP: Duration = Duration::from_secs(10);
-
-// A table that is longer than all uploads together would wait for ever.
-const _: () = assert!(MAX_TABLE <= UPLOADS && UPLOADS / UNIT <= u32::MAX as u64);
 
 /// Why an upload ended early. What came of it is kept, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +53,7 @@ pub(crate) enum UploadError {
 /// All uploads.
 #[derive(Debug)]
 pub(crate) struct Uploads {
-    memory: Arc<Semaphore>,
-    /// Uploads that wait for memory.
-    waiting: AtomicUsize,
+    room: Room,
     state: Mutex<State>,
     clock: Clock,
 }
@@ -91,6 +82,8 @@ struct Turn<'a> {
     number: u64,
     floor: Arc<tokio::sync::Mutex<()>>,
     taken_over: oneshot::Receiver<Infallible>,
+    /// Whether an older stream of the upload was there.
+    took_over: bool,
 }
 
 /// A stream that may write, and the memory it has for that.
@@ -101,9 +94,7 @@ struct Floor {
 
 impl Uploads {
     pub(crate) fn new(clock: Clock) -> Self {
-        let units = usize::try_from(UPLOADS / UNIT).unwrap_or(Semaphore::MAX_PERMITS);
-        let memory = Arc::new(Semaphore::new(units));
-        Self { memory, waiting: AtomicUsize::new(0), state: Mutex::default(), clock }
+        Self { room: Room::default(), state: Mutex::default(), clock }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -120,20 +111,11 @@ impl Uploads {
         state.next += 1;
         let number = state.next;
         let (newest, taken_over) = oneshot::channel();
-        let floor = match state.going.entry(key.clone()) {
-            Entry::Occupied(mut older) => {
-                let older = older.get_mut();
-                let floor = Arc::clone(&older.floor);
-                *older = Going { number, floor: Arc::clone(&floor), _newest: newest };
-                floor
-            }
-            Entry::Vacant(vacant) => {
-                let floor = Arc::default();
-                vacant.insert(Going { number, floor: Arc::clone(&floor), _newest: newest });
-                floor
-            }
-        };
-        Ok(Turn { uploads: self, key: key.clone(), number, floor, taken_over })
+        let older = state.going.get(key).map(|older| Arc::clone(&older.floor));
+        let took_over = older.is_some();
+        let floor = older.unwrap_or_default();
+        state.going.insert(key.clone(), Going { number, floor: Arc::clone(&floor), _newest: newest });
+        Ok(Turn { uploads: self, key: key.clone(), number, floor, taken_over, took_over })
     }
 
     fn take(&self, key: &Key, answer: Answer) -> Option<Part> {
@@ -178,16 +160,11 @@ impl Uploads {
 impl Turn<'_> {
     /// Waits until no older stream of the upload writes any more, and for memory. Nothing is read meanwhile.
     async fn floor(&mut self, bytes: u64) -> Result<Floor, UploadError> {
-        let units = u32::try_from(bytes.div_ceil(UNIT).max(1)).unwrap_or(u32::MAX);
-        let (uploads, floor) = (self.uploads, Arc::clone(&self.floor));
+        let (pool, floor) = (self.uploads.room.pool(bytes), Arc::clone(&self.floor));
         let both = async {
             let alone = floor.lock_owned().await;
-            let _counted = Waiting::begin(&uploads.waiting);
-            let memory = Arc::clone(&uploads.memory).acquire_many_owned(units).await;
-            // The semaphore is never closed.
-            memory
-                .map(|memory| Floor { _alone: alone, _memory: memory })
-                .map_err(|_closed| UploadError::TakenOver)
+            let memory = pool.take(bytes).await.map_err(|_closed| UploadError::TakenOver)?;
+            Ok(Floor { _alone: alone, _memory: memory })
         };
         tokio::select! {
             both = both => both,
@@ -205,22 +182,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Counts one that waits, for as long as it does.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn begin(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Takes in a contribution: header read, table to come.
 ///
 /// # Errors
@@ -234,9 +195,8 @@ pub(crate) async fn contribute(
     mut receiver: Receiver,
 ) -> Result<(), StreamError> {
     let node = NodeId::from_bytes(*connection.peer().id.as_bytes());
-    let asked = contribution.clone();
-    if let Err(rejection) = desk.ask(move |desk| desk.core.wanted(node, &asked)).await? {
-        sender.send(&ContributeReply::Done(Ack::Rejected(rejection))).await?;
+    if let Some(ack) = desk.answered_at_once(node, contribution.clone()).await? {
+        sender.send(&ContributeReply::Done(ack)).await?;
         return Ok(sender.finish().await?);
     }
     let (run, query) = (contribution.run.clone(), contribution.query);
@@ -268,10 +228,11 @@ async fn take_in(
         floor = turn.floor(answer.table.bytes) => floor?,
         closed = connection.closed() => return Err(RecvError::Closed(closed).into()),
     };
-    // What an interrupted stream left unsaid may be in the store: the table was there, and its acknowledgement was lost.
-    let again = contribution.clone();
-    if let Some(ack) = desk.ask(move |desk| desk.arrived_before(node, again)).await? {
-        return Ok(ack.await.map_err(|_gone| Stopped { why: None })?);
+    // The stream that had the floor before may have delivered it all in the meantime.
+    if turn.took_over
+        && let Some(ack) = desk.answered_at_once(node, contribution.clone()).await?
+    {
+        return Ok(ack);
     }
     let mut part = match uploads.take(&key, answer) {
         Some(part) => part,
@@ -292,15 +253,16 @@ async fn take_in(
     };
     match received.await {
         Ok(()) => {
-            let ack = desk.ask(move |desk| desk.arrived(node, contribution, part.bytes)).await?;
-            Ok(ack.await.map_err(|_gone| Stopped { why: None })?)
+            Ok(desk.arrived(node, contribution, part.bytes).await?)
         }
         Err(StreamError::Receive(RecvError::Blob(error))) if offset == 0 => Ok(malformed(&error)),
         Err(StreamError::Receive(RecvError::Blob(source))) => {
             Err(UploadError::Mixed { offset, source }.into())
         }
         Err(error) => {
-            uploads.keep(&key, part);
+            if part.transfer.catch_up(&part.bytes).is_ok() {
+                uploads.keep(&key, part);
+            }
             Err(error)
         }
     }
@@ -314,15 +276,15 @@ async fn receive(
     receiver: &mut Receiver,
 ) -> Result<(), StreamError> {
     let now = || uploads.clock.now().monotonic;
-    let mut meter = Meter::new(now(), part.transfer.offset());
+    let pool = uploads.room.pool(part.answer.table.bytes);
+    let mut meter = Meter::new(now(), part.bytes.len() as u64);
     let mut looks = interval(LOOK);
     loop {
         tokio::select! {
             biased;
             _ = &mut turn.taken_over => return Err(UploadError::TakenOver.into()),
             _ = looks.tick() => {
-                let crowded = uploads.waiting.load(Ordering::Relaxed) > 0;
-                match meter.look(now(), part.transfer.offset(), crowded) {
+                match meter.look(now(), part.bytes.len() as u64, pool.is_crowded()) {
                     Pace::Fine => {}
                     Pace::Silent => return Err(UploadError::Silent.into()),
                     Pace::Slow => return Err(UploadError::Slow.into()),

@@ -138,36 +138,39 @@ pub(super) fn encode(cells: &[i64], bytes: &mut Vec<u8>) {
 }
 
 /// Fills `cells` from a block's bytes, whose number fits; whether they were in canonical form.
-fn decode(mut packed: &[u8], width: u8, cells: &mut [i64]) -> bool {
+fn decode(packed: &[u8], width: u8, cells: &mut [i64]) -> bool {
     if width == 0 {
         cells.fill(0);
         return true;
     }
-    let width = u32::from(width);
+    let width = usize::from(width);
     let mask = u64::MAX >> (64 - width);
-    let mut waiting = 0_u128;
-    let mut bits = 0;
     let mut all = 0;
-    for cell in cells {
-        if bits < width {
-            if let Some((word, rest)) = packed.split_first_chunk::<8>() {
-                waiting |= u128::from(u64::from_le_bytes(*word)) << bits;
-                packed = rest;
-                bits += 64;
-            } else {
-                // The last word; bits past its end read as zero and are never consumed.
-                let mut word = [0; 8];
-                word[..packed.len()].copy_from_slice(packed);
-                waiting |= u128::from(u64::from_le_bytes(word)) << bits;
-                bits += 8 * packed.len() as u32;
-                packed = &[];
-            }
-        }
-        let value = waiting as u64 & mask;
+    // A cell of at most 57 bits lies in the 8 bytes from its first on: no cell waits for the one before it.
+    let words = packed.len().saturating_sub(7) * usize::from(width <= 57);
+    let fast = (words * 8).div_ceil(width).min(cells.len());
+    let (by_words, rest) = cells.split_at_mut(fast);
+    for (i, cell) in by_words.iter_mut().enumerate() {
+        let bit = i * width;
+        let mut word = [0; 8];
+        word.copy_from_slice(&packed[bit / 8..][..8]);
+        let value = u64::from_le_bytes(word) >> (bit % 8) & mask;
         all |= value;
         *cell = zag_zig(value);
-        waiting >>= width;
-        bits = bits.saturating_sub(width);
     }
-    width_of(all) == width && waiting == 0
+    for (i, cell) in (fast..).zip(rest) {
+        let bit = i * width;
+        let mut word = [0; 16];
+        let from = &packed[bit / 8..];
+        let len = from.len().min(16);
+        word[..len].copy_from_slice(&from[..len]);
+        let value = (u128::from_le_bytes(word) >> (bit % 8)) as u64 & mask;
+        all |= value;
+        *cell = zag_zig(value);
+    }
+    let padding = match cells.len() * width % 8 {
+        0 => 0,
+        used => packed.last().map_or(0, |last| last >> used),
+    };
+    width_of(all) as usize == width && padding == 0
 }

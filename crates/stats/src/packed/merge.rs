@@ -16,18 +16,14 @@ pub enum PackedMergeError {
     Table(#[from] TableError),
 }
 
-type Operation = fn(i64, i64) -> (i64, bool);
-
 impl Table {
-    /// Adds a packed table of the same number of cells, block by block.
-    ///
-    /// The bytes are gone through twice, first to see that all is well; memory is one block.
+    /// Adds a packed table of the same number of cells, block by block; memory is one block.
     ///
     /// # Errors
     /// When `bytes` is not the encoding of a table of that many cells, or a cell overflows; `self` is
-    /// then unchanged.
+    /// then unchanged: what was added already is taken out again.
     pub fn merge_packed(&mut self, bytes: &[u8]) -> Result<(), PackedMergeError> {
-        self.combine_packed(bytes, i64::overflowing_add)
+        self.combine_packed(bytes, i64::overflowing_add, i64::wrapping_sub)
     }
 
     /// Takes a packed table out again: exactly the inverse of [`merge_packed`](Self::merge_packed).
@@ -35,25 +31,48 @@ impl Table {
     /// # Errors
     /// As [`merge_packed`](Self::merge_packed).
     pub fn subtract_packed(&mut self, bytes: &[u8]) -> Result<(), PackedMergeError> {
-        self.combine_packed(bytes, i64::overflowing_sub)
+        self.combine_packed(bytes, i64::overflowing_sub, i64::wrapping_add)
     }
 
-    fn combine_packed(&mut self, bytes: &[u8], operation: Operation) -> Result<(), PackedMergeError> {
-        let mut start = 0;
-        let mut blocks = Blocks::new(bytes, self.len())?;
-        while let Some(block) = blocks.next_block()? {
-            if let Some(cell) = first_overflow(&self.cells()[start..], block, operation) {
-                return Err(TableError::Overflow { cell: start + cell }.into());
+    fn combine_packed(
+        &mut self,
+        bytes: &[u8],
+        operation: impl Fn(i64, i64) -> (i64, bool),
+        inverse: impl Fn(i64, i64) -> i64,
+    ) -> Result<(), PackedMergeError> {
+        let mut done = 0;
+        let combined = self.combine_blocks(bytes, &mut done, operation);
+        if combined.is_err() {
+            let mut start = 0;
+            let mut blocks = Blocks::new(bytes, self.len())?;
+            while start < done {
+                let Some(block) = blocks.next_block()? else { break };
+                for (mine, theirs) in self.cells_mut()[start..].iter_mut().zip(block) {
+                    *mine = inverse(*mine, *theirs);
+                }
+                start += block.len();
             }
-            start += block.len();
         }
-        start = 0;
+        combined
+    }
+
+    /// Combines whole blocks; `done` says how many cells of them.
+    fn combine_blocks(
+        &mut self,
+        bytes: &[u8],
+        done: &mut usize,
+        operation: impl Fn(i64, i64) -> (i64, bool),
+    ) -> Result<(), PackedMergeError> {
         let mut blocks = Blocks::new(bytes, self.len())?;
         while let Some(block) = blocks.next_block()? {
-            for (mine, theirs) in self.cells_mut()[start..].iter_mut().zip(block) {
+            let mine = &mut self.cells_mut()[*done..*done + block.len()];
+            if let Some(cell) = first_overflow(mine, block, &operation) {
+                return Err(TableError::Overflow { cell: *done + cell }.into());
+            }
+            for (mine, theirs) in mine.iter_mut().zip(block) {
                 *mine = operation(*mine, *theirs).0;
             }
-            start += block.len();
+            *done += block.len();
         }
         Ok(())
     }
