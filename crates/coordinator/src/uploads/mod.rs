@@ -252,9 +252,7 @@ async fn take_in(
         receive(uploads, &mut turn, &mut part, receiver).await
     };
     match received.await {
-        Ok(()) => {
-            Ok(desk.arrived(node, contribution, part.bytes).await?)
-        }
+        Ok(()) => Ok(desk.arrived(node, contribution, part.bytes).await?),
         Err(StreamError::Receive(RecvError::Blob(error))) if offset == 0 => Ok(malformed(&error)),
         Err(StreamError::Receive(RecvError::Blob(source))) => {
             Err(UploadError::Mixed { offset, source }.into())
@@ -350,13 +348,13 @@ mod tests {
         let fleet = Fleet::new(1);
         let key = Key { node: fleet.nodes[0], run: fleet.run.clone(), query: fleet.open().unwrap().0 };
         let mut first = uploads.enter(&key).unwrap();
-        let floor = first.floor(UPLOADS).await.unwrap();
+        let floor = first.floor(MAX_TABLE).await.unwrap();
         let mut second = uploads.enter(&key).unwrap();
         assert!((&mut first.taken_over).await.is_err(), "it is told to leave");
         let mut third = uploads.enter(&key).unwrap();
         assert!(matches!(second.floor(1).await, Err(UploadError::TakenOver)));
         drop((floor, first));
-        third.floor(UPLOADS).await.unwrap();
+        third.floor(MAX_TABLE).await.unwrap();
         drop((second, third));
         assert!(uploads.state().going.is_empty());
         let queries = (0..5).map(|query| Key { query: exeunt_protocol::QueryId(query), ..key.clone() });
