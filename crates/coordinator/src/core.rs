@@ -14,7 +14,7 @@ use exeunt_protocol::coordinator::{
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Refusal, Rejection};
 use exeunt_protocol::spec::RunFile;
 use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
-use exeunt_stats::{Digest, Table, packed};
+use exeunt_stats::{Digest, Table, TableError, packed};
 use exeunt_store::{AuditEntry, NewContribution, PutOutcome, Seal, Store, StoreError, Traffic};
 use serde::{Deserialize, Serialize};
 
@@ -424,8 +424,12 @@ impl Core {
         declined: Vec<(NodeId, Refusal)>,
         cells: Option<usize>,
     ) -> Result<(), CoreError> {
-        let merged = match cells {
-            Some(cells) => Some(self.merge(&run, query, &cohort, cells)?),
+        let merged = match cells.map(|cells| self.merge(&run, query, &cohort, cells)).transpose()? {
+            Some(Err(why)) => {
+                self.machine.handle(now, Input::NotSealed { run, query, why });
+                return Ok(());
+            }
+            Some(Ok(merged)) => Some(merged),
             None => None,
         };
         let seal = Seal {
@@ -464,7 +468,13 @@ impl Core {
             before.cohort.into_iter().partition(|(node, ..)| counted.contains(node));
         for (node, _, digest) in &gone {
             let table = self.table(&run, origin, *node, *digest, cells)?;
-            merged.subtract(&table).map_err(|error| corrupt(error.to_string()))?;
+            // The others' numbers had a sum with this one alone.
+            if let Err(error @ TableError::Overflow { cell }) = merged.subtract(&table) {
+                tracing::warn!("without the contribution of {node} to {origin} of '{run}': {error}");
+                let why = self.to_blame(&run, origin, &cohort, (cells, cell))?;
+                self.machine.handle(now, Input::NotSealed { run, query, why });
+                return Ok(());
+            }
         }
         let seal = Seal {
             cohort,
@@ -503,22 +513,50 @@ impl Core {
         packed::decode(&bytes, cells).map(Table::from_cells).map_err(|error| corrupt(error.to_string()))
     }
 
+    /// The sum of the cohort's tables. Numbers that have none are a node's fault and not the store's: that is an answer, in
+    /// words, that ends the run and not the coordinator.
     fn merge(
         &self,
         run: &RunId,
         query: QueryId,
         cohort: &[(NodeId, DatasetVersion, Digest)],
         cells: usize,
-    ) -> Result<Table, CoreError> {
+    ) -> Result<Result<Table, String>, CoreError> {
         let mut total = Table::zeros(cells);
         for (node, _, digest) in cohort {
             let table = self.table(run, query, *node, *digest, cells)?;
-            total.merge(&table).map_err(|error| CoreError::Corrupt {
-                what: format!("the contribution of {node} to {query} of '{run}'"),
-                why: error.to_string(),
-            })?;
+            if let Err(error) = total.merge(&table) {
+                let TableError::Overflow { cell } = error else {
+                    let what = format!("the contribution of {node} to {query} of '{run}'");
+                    return Err(CoreError::Corrupt { what, why: error.to_string() });
+                };
+                return Ok(Err(self.to_blame(run, query, cohort, (cells, cell))?));
+            }
         }
-        Ok(total)
+        Ok(Ok(total))
+    }
+
+    /// Whose number in a cell that overflows is the largest.
+    fn to_blame(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        cohort: &[(NodeId, DatasetVersion, Digest)],
+        (cells, cell): (usize, usize),
+    ) -> Result<String, CoreError> {
+        let mut largest: Option<(i64, NodeId)> = None;
+        for (node, _, digest) in cohort {
+            let found =
+                self.table(run, query, *node, *digest, cells)?.cells().get(cell).copied().unwrap_or(0);
+            if largest.is_none_or(|(most, _)| found.unsigned_abs() > most.unsigned_abs()) {
+                largest = Some((found, *node));
+            }
+        }
+        let (found, node) = largest.map_or((0, String::new()), |(found, node)| (found, node.to_string()));
+        Ok(format!(
+            "the answers to {query} do not add up: cell {cell} overflows, and node {node} says {found} there; \
+             `exeunt run remove` takes its contribution out"
+        ))
     }
 
     /// Charges bytes to a query. They are written with the next commit; a crash may lose the last few.
