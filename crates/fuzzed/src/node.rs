@@ -140,6 +140,8 @@ impl Shell {
         let runs: BTreeSet<&RunId> = self.wanted.iter().map(|run| &run.run).collect();
         self.using.retain(|run, _| runs.contains(run));
         self.answers.retain(|(run, _), _| runs.contains(run));
+        // Should it be wanted again, it is answered again: the store takes equal answers for one.
+        self.delivering.retain(|(run, _), _| runs.contains(run));
         self.tell(Input::Desired(Desired { runs: self.wanted.clone() }));
     }
 
