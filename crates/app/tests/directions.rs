@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Lower crates first; a crate may use those before it in its list, and no other of ours.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("exeunt-stats", &[]),
     ("exeunt-exits", &["stats"]),
     ("exeunt-protocol", &["stats", "exits"]),
@@ -20,6 +20,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
         "exeunt-simulate",
         &["stats", "exits", "protocol", "network", "data", "link", "store", "coordinator", "node"],
     ),
+    ("exeunt-fuzzed", &["stats", "exits", "protocol", "network", "data", "link"]),
     (
         "exeunt",
         &[

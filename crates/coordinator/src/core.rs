@@ -10,15 +10,16 @@ use exeunt_network::Network;
 use exeunt_protocol::coordinator::{
     Coordinator, Input, Now, Output, Removal, RunError, RunOptions, Stored, Target, Ticket,
 };
-use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Refusal, Rejection};
+use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Rejection};
 use exeunt_protocol::spec::RunFile;
-use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
-use exeunt_stats::{Digest, Table, packed};
-use exeunt_store::{AuditEntry, NewContribution, PutOutcome, Seal, Store, StoreError, Traffic};
+use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
+use exeunt_stats::{Digest, packed};
+use exeunt_store::{AuditEntry, NewContribution, PutOutcome, Store, StoreError, Traffic};
 use serde::{Deserialize, Serialize};
 
 use crate::members::MemberError;
 use crate::plan::{PlanError, RunPlan};
+use crate::sealing::Question;
 
 /// Something for the owner of the connections to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,14 +130,6 @@ struct Staged {
     contribution: Contribution,
     ticket: Ticket,
     bytes: Vec<u8>,
-}
-
-/// A query that is being sealed.
-#[derive(Debug)]
-struct Question {
-    run: RunId,
-    query: QueryId,
-    body: Digest,
 }
 
 /// The coordinator without its sockets: the state machine and the store, driven by whoever owns the connections.
@@ -404,106 +397,6 @@ impl Core {
         Ok(())
     }
 
-    /// Adds up the cohort's tables, one at a time beyond the running sum, and makes the result durable.
-    fn seal(
-        &mut self,
-        now: Now,
-        Question { run, query, body }: Question,
-        cohort: Vec<(NodeId, DatasetVersion, Digest)>,
-        declined: Vec<(NodeId, Refusal)>,
-        cells: Option<usize>,
-    ) -> Result<(), CoreError> {
-        let merged = match cells {
-            Some(cells) => Some(self.merge(&run, query, &cohort, cells)?),
-            None => None,
-        };
-        let seal = Seal {
-            cohort,
-            declined: declined.into_iter().map(|(node, why)| (node, why.to_string())).collect(),
-            merged: merged.as_ref().map(|table| packed::encode(table.cells())),
-            cells: cells.unwrap_or(0) as u64,
-            digest: merged.as_ref().map(Table::digest),
-            sealed_ms: now.unix_ms,
-            asked: Some(body),
-            reused: None,
-        };
-        self.store.put_seal(&run, query, &seal)?;
-        self.machine.handle(now, Input::Sealed { run, query, merged });
-        Ok(())
-    }
-
-    /// Seals a query with the sum that an earlier one had, less the tables of whoever is not counted any more.
-    fn reseal(
-        &mut self,
-        now: Now,
-        Question { run, query, body }: Question,
-        from: QueryId,
-        counted: &[NodeId],
-        declined: Vec<(NodeId, String)>,
-        cells: usize,
-    ) -> Result<(), CoreError> {
-        let corrupt = |why: String| CoreError::Corrupt { what: format!("the sum of {from} of '{run}'"), why };
-        let sealed = self.store.seals(&run)?.into_iter().find(|(id, _)| *id == from);
-        let (_, before) = sealed.ok_or_else(|| corrupt("it is gone".to_owned()))?;
-        let bytes = before.merged.as_ref().ok_or_else(|| corrupt("it was withdrawn".to_owned()))?;
-        let merged = packed::decode(bytes, cells).map_err(|error| corrupt(error.to_string()))?;
-        let mut merged = Table::from_cells(merged);
-        let origin = before.reused.unwrap_or(from);
-        let (cohort, gone): (Vec<_>, Vec<_>) =
-            before.cohort.into_iter().partition(|(node, ..)| counted.contains(node));
-        for (node, _, digest) in &gone {
-            let bytes = self.packed(&run, origin, *node, *digest)?;
-            merged.subtract_packed(&bytes).map_err(|error| corrupt(error.to_string()))?;
-        }
-        let seal = Seal {
-            cohort,
-            declined,
-            merged: Some(packed::encode(merged.cells())),
-            cells: cells as u64,
-            digest: Some(merged.digest()),
-            sealed_ms: now.unix_ms,
-            asked: Some(body),
-            reused: Some(origin),
-        };
-        self.store.put_seal(&run, query, &seal)?;
-        self.machine.handle(now, Input::Sealed { run, query, merged: Some(merged) });
-        Ok(())
-    }
-
-    /// A table that was counted, as it is stored, which is as it travelled.
-    fn packed(
-        &self,
-        run: &RunId,
-        query: QueryId,
-        node: NodeId,
-        digest: Digest,
-    ) -> Result<Vec<u8>, CoreError> {
-        let corrupt = |why: String| bad_contribution(run, query, node, why);
-        let bytes = self.store.contribution(run, query, node, digest)?;
-        let bytes = bytes.ok_or_else(|| corrupt("it is gone".to_owned()))?;
-        let found = Digest::of(&bytes);
-        if found != digest {
-            return Err(corrupt(format!("found digest {found}, expected {digest}")));
-        }
-        Ok(bytes)
-    }
-
-    fn merge(
-        &self,
-        run: &RunId,
-        query: QueryId,
-        cohort: &[(NodeId, DatasetVersion, Digest)],
-        cells: usize,
-    ) -> Result<Table, CoreError> {
-        let mut total = Table::zeros(cells);
-        for (node, _, digest) in cohort {
-            let bytes = self.packed(run, query, *node, *digest)?;
-            let merged = total.merge_packed(&bytes);
-            merged.map_err(|error| bad_contribution(run, query, *node, error.to_string()))?;
-        }
-        Ok(total)
-    }
-
     /// Charges bytes to a query. They are written now and then; a crash may lose the last few.
     pub fn charge(&mut self, run: RunId, query: QueryId, node: NodeId, up: u64, down: u64) {
         let traffic = self.traffic.entry((run, query, node)).or_default();
@@ -671,10 +564,6 @@ impl Core {
     }
 }
 
-fn bad_contribution(run: &RunId, query: QueryId, node: NodeId, why: String) -> CoreError {
-    CoreError::Corrupt { what: format!("the contribution of {node} to {query} of '{run}'"), why }
-}
-
 fn add(total: &mut Traffic, more: Traffic) {
     total.up = total.up.saturating_add(more.up);
     total.down = total.down.saturating_add(more.down);
@@ -684,6 +573,7 @@ fn add(total: &mut Traffic, more: Traffic) {
 mod tests {
     use exeunt_exits::Query;
     use exeunt_protocol::coordinator::Standing;
+    use exeunt_protocol::message::Refusal;
 
     use super::*;
     use crate::testing::Fleet;

@@ -6,7 +6,7 @@ use exeunt_protocol::live::LiveCounts;
 use exeunt_protocol::message::{Ack, DesiredPolicy, FromNode, Hello, Membership, Rejection};
 use exeunt_protocol::operator::{ContributionState, RunReport};
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId};
-use exeunt_stats::Digest;
+use exeunt_stats::{Digest, Table};
 use exeunt_store::{TokenOutcome, TokenRecord};
 
 use crate::core::Core;
@@ -116,12 +116,45 @@ fn contributions_are_removed_one_after_the_other_while_queries_are_open() {
 }
 
 #[test]
+fn numbers_that_do_not_add_up_end_the_run_and_not_the_coordinator() {
+    let mut fleet = Fleet::new(3);
+    let (query, ..) = fleet.open().unwrap();
+    fleet.send(0, query, &Table::from_cells(vec![i64::MAX, 0, 0]));
+    let honest = fleet.answer(1);
+    assert_eq!((fleet.send(1, query, &honest), fleet.send(2, query, &honest)), (Ack::Stored, Ack::Stored));
+    let Standing::Failed { why } = fleet.standing() else { panic!("{:?}", fleet.standing()) };
+    let culprit = format!("node {} says {}", fleet.nodes[0], i64::MAX);
+    assert!(why.contains("cell 0 overflows") && why.contains(&culprit), "{why}");
+
+    // A restart comes to the same, and without the contribution the run goes on.
+    let mut fleet = fleet.again();
+    assert!(matches!(fleet.standing(), Standing::Failed { .. }), "{:?}", fleet.standing());
+    fleet.remove(0);
+    fleet.run_until_ready();
+    assert!(fleet.again().report().status.removed.len() == 1);
+}
+
+#[test]
+fn what_had_a_sum_only_with_a_removed_contribution_ends_the_run_and_not_the_coordinator() {
+    let mut fleet = Fleet::new(3);
+    let (query, ..) = fleet.open().unwrap();
+    for (node, count) in [(0, -(i64::MAX / 2)), (1, i64::MAX / 2 + 9), (2, i64::MAX / 2 + 9)] {
+        assert_eq!(fleet.send(node, query, &Table::from_cells(vec![count, 9, 9])), Ack::Stored);
+    }
+    assert!(fleet.open().is_some(), "{:?}", fleet.standing());
+    fleet.remove(0);
+    assert!(matches!(fleet.standing(), Standing::Failed { .. }), "{:?}", fleet.standing());
+    let fleet = fleet.again();
+    assert!(matches!(fleet.standing(), Standing::Failed { .. }), "{:?}", fleet.standing());
+}
+
+#[test]
 fn a_contribution_that_was_replaced_is_still_taken_out_as_it_was_counted() {
     let mut fleet = ready(4);
     // Its data has changed since: the answers that were counted are not its newest any more.
     for query in 0..3 {
         let cells = fleet.core.machine.expected_cells(fleet.nodes[3], &fleet.run, QueryId(query)).unwrap();
-        let other = exeunt_stats::Table::from_cells(vec![1; cells]);
+        let other = Table::from_cells(vec![1; cells]);
         assert_eq!(fleet.send_edition(3, QueryId(query), &other, 2), Ack::Stored);
     }
     fleet.remove(3);
@@ -134,7 +167,7 @@ fn a_query_does_not_close_with_what_the_same_transaction_replaced() {
     let mut fleet = Fleet::new(2);
     let (query, ..) = fleet.open().unwrap();
     let (old, other) = (fleet.answer(0), fleet.answer(1));
-    let new = exeunt_stats::Table::from_cells(old.cells().iter().map(|cell| cell + 1).collect());
+    let new = Table::from_cells(old.cells().iter().map(|cell| cell + 1).collect());
     fleet.send(0, query, &old);
     // Both arrive before the core works: the first completes the query, the second replaces what is in it.
     fleet.arrive(1, query, &other, 1);

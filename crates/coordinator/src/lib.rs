@@ -20,6 +20,7 @@ mod plan;
 mod policies;
 mod report;
 mod restore;
+mod sealing;
 mod service;
 mod snapshots;
 #[cfg(test)]

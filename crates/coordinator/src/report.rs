@@ -174,7 +174,7 @@ impl Core {
                 let Ok(view) = MomentsView::new(&shape, table) else { return };
                 report.withheld_classes = Some(view.withheld_classes());
                 report.without_second_moments = (0..shape.exits.len())
-                    .filter(|e| shape.exits[*e].second && view.paired_count(*e).iter().sum::<u64>() == 0)
+                    .filter(|e| shape.exits[*e].second && view.paired_samples(*e) == 0)
                     .collect();
                 report.withheld = withheld(report, &shape, &view, entry.file.floors);
             }
@@ -361,7 +361,7 @@ fn withheld(
     // Exits that lack them for the same reason are named together.
     let mut alike: BTreeMap<(usize, u64), Vec<String>> = BTreeMap::new();
     for &e in &report.without_second_moments {
-        let found: u64 = view.count(e).iter().sum();
+        let found = view.samples(e);
         alike.entry((shape.exits[e].dim, found)).or_default().push((e + 1).to_string());
     }
     for ((dim, found), exits) in alike {

@@ -140,7 +140,7 @@ impl Core {
                 at_ms: seal.sealed_ms,
                 query,
                 cohort: seal.cohort.iter().map(|(node, ..)| *node).collect(),
-                samples: view.count(0).iter().sum(),
+                samples: view.samples(0),
                 digest: table.digest(),
                 reason: reason.clone(),
             };

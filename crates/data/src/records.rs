@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::{DataError, Image};
 
 /// Longest file that is read into memory, unpacked.
-const MAX_BYTES: u64 = 16 << 30;
+pub(crate) const MAX_BYTES: u64 = 16 << 30;
 
 /// Images of one size, one after the other.
 #[derive(Debug)]

@@ -94,14 +94,14 @@ fn whiten(
     options: &FitOptions,
 ) -> Result<(Array2<f32>, Vec<f64>), Unavailable> {
     let shape = view.shape().exits[exit];
-    let total = samples(counts);
+    let total = view.samples(exit);
     if !shape.second {
         return Err(Unavailable::NotAsked);
     }
     if total == 0 {
         return Err(Unavailable::NoClass);
     }
-    if samples(&view.paired_count(exit)) == 0 {
+    if view.paired_samples(exit) == 0 {
         let needed = options.second_factor.saturating_mul(shape.dim as u64);
         return Err(Unavailable::NoSecondMoments { needed, found: total });
     }
@@ -125,11 +125,6 @@ fn whiten(
     if finite { Ok((weights, bias)) } else { Err(Unavailable::Singular { shrinkage: options.shrinkage }) }
 }
 
-/// Samples of all classes. A table that no fleet can have may count more than there are numbers for.
-fn samples(counts: &[u64]) -> u64 {
-    counts.iter().fold(0, |total, n| total.saturating_add(*n))
-}
-
 /// `(G − Σ_k n_k μ_k μ_kᵀ)/N + λ·tr/D·I` over the samples of the nodes that sent `G`; the lower triangle.
 fn covariance(
     view: &MomentsView<'_>,
@@ -139,7 +134,7 @@ fn covariance(
 ) -> Result<Mat<f64>, Unavailable> {
     let dim = view.shape().exits[exit].dim;
     let counts = view.paired_count(exit);
-    let total = samples(&counts) as f64;
+    let total = view.paired_samples(exit) as f64;
     let sums = view.paired_sum(exit);
     let unit = scale.product_unit();
     let mut covariance = Mat::<f64>::zeros(dim, dim);

@@ -37,8 +37,7 @@ fn shift(e: usize, from: (&MomentsView<'_>, &Scale), to: (&MomentsView<'_>, &Sca
         let norm: f64 = mean.iter().map(|x| x * x).sum();
         scatter += squares[class] as f64 * unit - counts[class] as f64 * norm;
     }
-    let samples: u64 = counts.iter().sum();
-    let deviation = (scatter / (samples as f64 * dim as f64)).sqrt();
+    let deviation = (scatter / (from.samples(e) as f64 * dim as f64)).sqrt();
     if before.dim() != after.dim() || !deviation.is_finite() || deviation <= 0.0 {
         return Shift::default();
     }

@@ -6,7 +6,8 @@
 //! * perform outputs in order,
 //! * make [`Output::Commit`] durable before it feeds [`Input::Committed`], and answer the node only with
 //!   [`Output::Acknowledge`],
-//! * on [`Output::Seal`] merge the tables of the named cohort, make the seal durable, and feed [`Input::Sealed`],
+//! * on [`Output::Seal`] merge the tables of the named cohort, make the seal durable, and feed [`Input::Sealed`], or
+//!   [`Input::NotSealed`] where they do not add up,
 //! * call with [`Input::Tick`] when [`Coordinator::poll_timeout`] has passed.
 //!
 //! Control is level-triggered: the machine never sends commands, it publishes what it wants of each node
@@ -137,6 +138,16 @@ pub enum Input {
         query: QueryId,
         /// The merged table.
         merged: Option<Table>,
+    },
+    /// The tables of the cohort do not add up: a cell left the range of its numbers. Nothing was sealed, and the run cannot
+    /// go on until the contribution that is to blame is removed.
+    NotSealed {
+        /// The run.
+        run: RunId,
+        /// The query.
+        query: QueryId,
+        /// Whose contribution is to blame, and what is wrong with it.
+        why: String,
     },
     /// Time has passed.
     Tick,
@@ -372,6 +383,11 @@ impl Coordinator {
             Input::Sealed { run, query, merged } => {
                 if let Some(state) = self.runs.get_mut(&run) {
                     state.sealed(now, query, merged.as_ref(), &mut self.outputs);
+                }
+            }
+            Input::NotSealed { run, query, why } => {
+                if let Some(state) = self.runs.get_mut(&run) {
+                    state.not_sealed(query, why, &mut self.outputs);
                 }
             }
             Input::Tick => {}

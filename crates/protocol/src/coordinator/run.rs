@@ -410,8 +410,31 @@ impl RunState {
         });
         match self.advance(merged) {
             Ok(()) => self.open_next(now, outputs),
-            Err(error) => self.fail(&error, outputs),
+            Err(error) => self.fail(error.to_string(), outputs),
         }
+    }
+
+    /// The tables of a query do not add up. It is noted with its cohort, so that a contribution can be removed, and as
+    /// withdrawn, so that nothing is used again of what has no sum.
+    pub(super) fn not_sealed(&mut self, query: QueryId, why: String, outputs: &mut VecDeque<Output>) {
+        let Phase::Sealing(open) = &self.phase else { return };
+        if open.id != query {
+            return;
+        }
+        self.history.push(Closed {
+            id: open.id,
+            name: open.name,
+            cells: open.cells,
+            body: open.wanted.body.digest,
+            withdrawn: true,
+            cohort: match &open.reused {
+                Some(reused) => reused.cohort.clone(),
+                None => open.stored.keys().copied().collect(),
+            },
+            declined: open.declined.iter().map(|(node, why)| (*node, why.to_string())).collect(),
+            reused: None,
+        });
+        self.fail(why, outputs);
     }
 
     fn advance(&mut self, merged: Option<&Table>) -> Result<(), ProgramError> {
@@ -421,8 +444,7 @@ impl RunState {
         }
     }
 
-    fn fail(&mut self, error: &ProgramError, outputs: &mut VecDeque<Output>) {
-        let why = error.to_string();
+    fn fail(&mut self, why: String, outputs: &mut VecDeque<Output>) {
         outputs.push_back(Output::Audit {
             run: Some(self.id.clone()),
             node: None,
@@ -467,7 +489,7 @@ impl RunState {
             self.put_in_force(&record, outputs);
         }
         match failed {
-            Some(error) => self.fail(&error, outputs),
+            Some(error) => self.fail(error.to_string(), outputs),
             None if history.stopped => {}
             None => self.open_next(now, outputs),
         }

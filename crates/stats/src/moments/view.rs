@@ -48,6 +48,12 @@ impl<'a> MomentsView<'a> {
         self.both(e, |sums| sums.n.clone()).map(view::count).collect()
     }
 
+    /// `Σ_k n_k`: samples of all classes at exit `e`. A table that no fleet can have may count more than there are numbers
+    /// for: then the largest number.
+    pub fn samples(&self, e: usize) -> u64 {
+        total(&self.count(e))
+    }
+
     /// `S_{e,k}`: class sums at exit `e`, shape `[K·D]`, class-major, in units of `2^-sum_bits`.
     pub fn sum(&self, e: usize) -> Vec<i64> {
         self.both(e, |sums| sums.sum.clone()).collect()
@@ -77,6 +83,11 @@ impl<'a> MomentsView<'a> {
             Some(paired) => self.cells[paired.sums.n.clone()].iter().copied().map(view::count).collect(),
             None => vec![0; self.shape.classes],
         }
+    }
+
+    /// [`samples`](Self::samples) of the nodes that sent second moments.
+    pub fn paired_samples(&self, e: usize) -> u64 {
+        total(&self.paired_count(e))
     }
 
     /// Class sums of the numbers that were multiplied for [`products`](Self::products), shape `[K·D]`,
@@ -126,6 +137,10 @@ impl<'a> MomentsView<'a> {
             .enumerate()
             .map(move |(i, alone)| alone + paired.map_or(0, |paired| paired[i]))
     }
+}
+
+fn total(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |total, n| total.saturating_add(*n))
 }
 
 #[cfg(test)]
@@ -201,5 +216,19 @@ mod tests {
             MomentsView::new(&shape, &Table::zeros(cells - 1)).unwrap_err(),
             ViewError::Cells { found: cells - 1, expected: cells }
         );
+    }
+
+    #[test]
+    fn counts_that_no_fleet_can_have_add_up_to_the_largest_number() {
+        let shape = MomentsShape { classes: 3, exits: vec![ExitShape { dim: 1, second: true }] };
+        let layout = shape.layout();
+        let mut cells = vec![0; layout.cells()];
+        for name in ["e0.alone.n", "e0.paired.n"] {
+            assert_eq!(cells[layout.range(name).unwrap()].len(), 3);
+        }
+        cells[layout.range("e0.paired.n").unwrap()].fill(i64::MAX);
+        let table = Table::from_cells(cells);
+        let view = MomentsView::new(&shape, &table).unwrap();
+        assert_eq!((view.samples(0), view.paired_samples(0)), (u64::MAX, u64::MAX));
     }
 }
