@@ -266,8 +266,11 @@ fn records(corpus: &Corpus) -> Done {
     corpus.put("records", "idx-huge", &both(&labels, &huge))
 }
 
+/// An `.npz` file in memory that is being written.
+type Archive = NpzWriter<std::io::Cursor<Vec<u8>>>;
+
 fn npz(corpus: &Corpus) -> Done {
-    let file = |packed: bool, add: &dyn Fn(&mut NpzWriter<std::io::Cursor<Vec<u8>>>) -> Done| {
+    let file = |packed: bool, add: &dyn Fn(&mut Archive) -> Done| {
         let bytes = std::io::Cursor::new(Vec::new());
         let mut archive = if packed { NpzWriter::new_compressed(bytes) } else { NpzWriter::new(bytes) };
         add(&mut archive)?;

@@ -1,5 +1,7 @@
 //! Every target stands its corpus, and every target has one.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
