@@ -4,8 +4,6 @@
 //! `cargo run --release -p exeunt-coordinator --example restart -- [NODES] [CONTRIBUTIONS]`
 
 use std::error::Error;
-use std::fs::OpenOptions;
-use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,36 +15,8 @@ use exeunt_protocol::spec::RunFile;
 use exeunt_protocol::{DatasetVersion, NodeId, QueryId};
 use exeunt_stats::packed;
 use exeunt_store::{NodeRecord, RedbStore, Store as _};
-use redb::StorageBackend;
-use redb::backends::FileBackend;
 
 const NOW: Now = Now { monotonic: Duration::ZERO, unix_ms: 1 };
-
-/// A file that is not synced: only what is measured needs to be durable, not its preparation.
-#[derive(Debug)]
-struct Unsynced(FileBackend);
-
-impl StorageBackend for Unsynced {
-    fn len(&self) -> Result<u64, io::Error> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.0.write(offset, data)
-    }
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u32>());
@@ -85,8 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn prepare(path: &Path, nodes: u32, contributions: u32) -> Result<Core, Box<dyn Error>> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-    let mut store = RedbStore::on(Unsynced(FileBackend::new(file)?), "(preparing)")?;
+    let mut store = RedbStore::unsynced(path)?;
     for node in 0..nodes {
         let name = format!("node-{node}");
         let record = NodeRecord { name, enrolled_ms: 1, revoked: false, membership: Membership::Active };

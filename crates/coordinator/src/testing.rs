@@ -92,6 +92,13 @@ impl Fleet {
         Self { core, run, broken, nodes, context, now, tickets: 0 }
     }
 
+    /// One more node, which is connected.
+    pub(crate) fn enrol(&mut self) {
+        let node = NodeId::from_bytes([self.nodes.len() as u8 + 1; 16]);
+        enrol(&mut self.core, self.now, node);
+        self.nodes.push(node);
+    }
+
     /// The open query, if a node has still to answer it.
     pub(crate) fn open(&self) -> Option<(QueryId, Query, Option<Heads>)> {
         let desired = self.nodes.iter().flat_map(|node| self.core.machine.desired(*node).runs);

@@ -19,6 +19,7 @@ mod migrate;
 mod records;
 mod redb_store;
 mod tables;
+mod unsynced;
 
 pub use copy::{Snapshot, Snapshots, in_use};
 pub use error::StoreError;

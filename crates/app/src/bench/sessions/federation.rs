@@ -1,7 +1,5 @@
 //! A coordinator's folder with a fleet and runs that wait for it, made without a network; and what is in it afterwards.
 
-use std::fs::OpenOptions;
-use std::io;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,8 +13,6 @@ use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
 use exeunt_stats::{Macs, RangeCounter, Table, packed};
 use exeunt_store::{NodeRecord, RedbStore, Store as _};
 use ndarray::Array2;
-use redb::StorageBackend;
-use redb::backends::FileBackend;
 use serde::{Deserialize, Serialize};
 
 use super::tables::{CLASSES, Counted, Tables};
@@ -64,38 +60,11 @@ pub(super) struct Runs {
     pub(super) query: QueryId,
 }
 
-/// A file that is not synced: only what is measured needs to be durable, not its preparation.
-#[derive(Debug)]
-struct Unsynced(FileBackend);
-
-impl StorageBackend for Unsynced {
-    fn len(&self) -> Result<u64, io::Error> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.0.write(offset, data)
-    }
-}
-
 /// Enrols the nodes and starts the runs. The first node alone answers what comes before class sums, so that a run asks
 /// for those of everybody when it is first seen.
 pub(super) fn prepare(home: &Home, nodes: &[NodeId], tables: &Tables, rounds: usize) -> anyhow::Result<Runs> {
     let now = now();
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(home.store())?;
-    let mut store = RedbStore::on(Unsynced(FileBackend::new(file)?), "(preparing)")?;
+    let mut store = RedbStore::unsynced(home.store())?;
     let (first, others) = nodes.split_first().context("a fleet without nodes")?;
     enrol(&mut store, &[*first], 0, now)?;
     let mut core = Core::open(Box::new(store), now)?;
@@ -114,8 +83,7 @@ pub(super) fn prepare(home: &Home, nodes: &[NodeId], tables: &Tables, rounds: us
     }
     let query = runs.first().and_then(|run| core.machine().open_query(run)).context("no query is open")?;
     drop(core);
-    let file = OpenOptions::new().read(true).write(true).open(home.store())?;
-    let mut store = RedbStore::on(Unsynced(FileBackend::new(file)?), "(preparing)")?;
+    let mut store = RedbStore::unsynced(home.store())?;
     enrol(&mut store, others, 1, now)?;
     Ok(Runs { runs, query })
 }
