@@ -160,20 +160,25 @@ async fn who_would_exceed_the_memory_waits_before_it_begins() {
     let folder = tempfile::tempdir().unwrap();
     let prepared = prepare(folder.path(), 6);
     let server = serve(&prepared.home, loopback()).await;
-    // Four times 60 MB fit into 256 MiB; the fifth does not.
+    // Twice 30 MB fit into 64 MiB; the third does not.
     let mut large = contribution(&prepared.run, OPEN, 1, b"never sent");
-    large.table.bytes = 60_000_000;
+    large.table.bytes = 30_000_000;
     let mut under_way = Vec::new();
-    for node in &prepared.nodes[..4] {
+    for node in &prepared.nodes[..2] {
         let (client, connection) = connect(node, server).await;
         let (sender, mut receiver) = open(&connection, &large).await.unwrap();
         assert_eq!(begin(&mut receiver).await, 0);
         under_way.push((client, connection, sender, receiver));
     }
-    let (_client, fifth) = connect(&prepared.nodes[4], server).await;
-    let (_sender, mut receiver) = open(&fifth, &large).await.unwrap();
+    let (_client, third) = connect(&prepared.nodes[2], server).await;
+    let (_sender, mut receiver) = open(&third, &large).await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(500), reply(&mut receiver)).await;
     assert!(early.is_err(), "{early:?}");
+    // Nobody waits with a short one because long ones do.
+    let (_client, fourth) = connect(&prepared.nodes[3], server).await;
+    let small = contribution(&prepared.run, OPEN, 1, b"never sent either");
+    let (_sender, mut of_small) = open(&fourth, &small).await.unwrap();
+    assert_eq!(begin(&mut of_small).await, 0);
     // One goes; the next has its memory.
     let (_client, connection, ..) = under_way.remove(0);
     connection.close(CloseCode::Finished);
