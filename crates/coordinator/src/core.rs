@@ -479,7 +479,8 @@ impl Core {
     /// [`CoreError::Run`] when there is no such run.
     pub fn stop_run(&mut self, now: Now, run: &RunId) -> Result<(), CoreError> {
         self.machine.stop_run(run)?;
-        if let Some(entry) = self.entries.get(run) {
+        // Stopping it once more changes nothing; it may rest by now.
+        if let Some(entry) = self.entries.get(run).filter(|entry| !entry.stopped) {
             let entry = RunEntry { stopped: true, ..entry.clone() };
             self.save_entry(now, run, entry)?;
             self.wake(run.clone());

@@ -162,6 +162,8 @@ mod tests {
         let Core { store, .. } = fleet.core;
         let mut core = Core::open(store, fleet.now).unwrap();
         assert!(!is_whole(&core, &first) && !is_whole(&core, &second));
+        // Who did not hear that it was stopped stops it again, which wakes nothing.
+        core.stop_run(fleet.now, &first).unwrap();
         core.look_at(fleet.now, Some(&first)).unwrap();
         core.work(fleet.now).unwrap();
         let again = core.report(fleet.now, &first).unwrap();

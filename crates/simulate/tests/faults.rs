@@ -46,6 +46,11 @@ fn what_was_found_stays_repaired() {
         (1_021_282, "a query was sealed although a contribution had been removed just before"),
         (1_024_243, "the same"),
         (1_037_802, "the same"),
+        (
+            1_795_678_293_003_851,
+            "a run that was stopped, and stopped again after a restart, could not be looked at",
+        ),
+        (1_795_678_293_008_583, "the same"),
     ];
     let mut explorer = Explorer::new().unwrap();
     for (seed, what) in found {

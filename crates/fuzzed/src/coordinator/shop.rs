@@ -15,6 +15,9 @@ use exeunt_stats::{Digest, Table, packed};
 use super::is_over;
 use crate::honest;
 
+/// Why a query is not sealed.
+const NO_SUM: &str = "a cell overflows";
+
 /// What is kept of a query that was closed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Seal {
@@ -95,7 +98,7 @@ impl Shop {
                     None => (None, false),
                 };
                 if failed {
-                    let why = "a cell overflows".to_owned();
+                    let why = NO_SUM.to_owned();
                     machine.handle(now, Input::NotSealed { run, query, why });
                     return;
                 }
@@ -168,6 +171,12 @@ impl Shop {
     fn table(&self, digest: Digest, cells: usize) -> Table {
         let bytes = self.tables.get(&digest).expect("it arrived");
         Table::from_cells(packed::decode(bytes, cells).expect("it has this shape"))
+    }
+
+    /// Whether a run ended because the answers to its query have no sum.
+    pub(super) fn has_no_sum(machine: &Coordinator, now: Now, run: &RunId) -> bool {
+        let status = machine.run_status(now, run).expect("it was started");
+        matches!(status.standing, Standing::Failed { why } if why == NO_SUM)
     }
 
     /// The sum over the cohort; none where it overflows.
