@@ -166,6 +166,8 @@ pub(super) struct RunState {
     pub(super) history: Vec<Closed>,
     /// What was asked before the last contribution was removed. It counts no more, but for what it is reused.
     pub(super) superseded: Vec<Closed>,
+    /// The query whose answers have no sum.
+    unsealed: Option<QueryId>,
     pub(super) removed: Vec<Removal>,
     /// Nodes whose answers are not counted for now.
     pub(super) quarantined: BTreeSet<NodeId>,
@@ -190,6 +192,7 @@ impl RunState {
             phase: Phase::Ready,
             history: Vec::new(),
             superseded: Vec::new(),
+            unsealed: None,
             removed: Vec::new(),
             quarantined: BTreeSet::new(),
             activity: BTreeMap::new(),
@@ -421,6 +424,7 @@ impl RunState {
         if open.id != query {
             return;
         }
+        self.unsealed = Some(query);
         self.history.push(Closed {
             id: open.id,
             name: open.name,
@@ -656,7 +660,10 @@ impl RunState {
             Removal { node, at_ms: now.unix_ms, first: QueryId(self.next_query().0.saturating_add(open)) };
         self.removed.push(removal);
         outputs.push_back(Output::SaveRemoval { run: self.id.clone(), removal });
-        self.superseded.append(&mut self.history);
+        // Of what has no sum nothing is stored: a restart knows nothing of it either.
+        let unsealed = self.unsealed.take();
+        let sealed = self.history.drain(..).filter(|closed| Some(closed.id) != unsealed);
+        self.superseded.extend(sealed);
         self.program = Program::new(self.program.context().clone());
         self.turned_away.clear();
         (self.measured, self.heads, self.renewed) = (0, None, false);
