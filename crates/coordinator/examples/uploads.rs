@@ -14,7 +14,7 @@
 //! upload took more).
 //!
 //! Fails when an upload does not complete, or when more arrives at the coordinator than the table, a twentieth for
-//! headers, and for each connection a window (what lay behind a gap when it was cut) and two handshakes.
+//! headers, for each connection a window (what lay behind a gap when it was cut), and two handshakes for each attempt.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how it says what went wrong")]
 
@@ -124,7 +124,7 @@ struct Sending {
     mend: String,
     pause: Duration,
     abandon: bool,
-    connections: usize,
+    connections: u64,
 }
 
 /// One upload, and what it took.
@@ -132,7 +132,9 @@ struct Sending {
 struct Upload {
     sent: u64,
     lost: u64,
-    connections: usize,
+    /// Handshakes begun; on a bad link some come to nothing.
+    attempts: u64,
+    connections: u64,
     offsets: Vec<usize>,
 }
 
@@ -174,7 +176,7 @@ impl Sending {
     }
 
     async fn all(&self) {
-        println!("upload seconds payload arrived sent lost connections offsets");
+        println!("upload seconds payload arrived sent lost attempts connections offsets");
         let mut failed = false;
         let (mut seconds, mut arrived_all, mut most_all) = (0.0, 0, 0);
         // Editions of the node's data: numbers that no upload before has used.
@@ -193,10 +195,13 @@ impl Sending {
                 _ => None,
             };
             let shown = arrived.map_or_else(|| "-".to_owned(), |arrived| arrived.to_string());
-            let Upload { sent, lost, connections, offsets } = upload;
-            println!("{number} {took:.1} {} {shown} {sent} {lost} {connections} {offsets:?}", bytes.len());
+            let Upload { sent, lost, attempts, connections, offsets } = upload;
+            println!(
+                "{number} {took:.1} {} {shown} {sent} {lost} {attempts} {connections} {offsets:?}",
+                bytes.len()
+            );
             let most =
-                bytes.len() as u64 * 21 / 20 + connections as u64 * (self.limits.send_window + GREETINGS);
+                bytes.len() as u64 * 21 / 20 + connections * self.limits.send_window + attempts * GREETINGS;
             // What of a window was on its way twice is chance: all uploads together must keep the bound.
             if arrived.is_some_and(|arrived| arrived > most) {
                 println!(
@@ -232,12 +237,13 @@ impl Sending {
         cuts.sort_unstable_by(|a, b| b.cmp(a));
         let mut upload = Upload::default();
         loop {
-            upload.connections += 1;
+            upload.attempts += 1;
             let Ok((client, connection)) =
                 connect_with(&self.identity, self.address, self.limits.clone()).await
             else {
                 continue;
             };
+            upload.connections += 1;
             let mut offset = None;
             let done = {
                 let delivering = deliver(&connection, &contribution, bytes, &mut offset);
