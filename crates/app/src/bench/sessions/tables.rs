@@ -89,7 +89,7 @@ impl Tables {
     }
 
     /// Bytes of a table as it travels, within a few.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.packed.len() as u64
     }
 
