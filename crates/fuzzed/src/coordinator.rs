@@ -347,10 +347,11 @@ impl World {
             })
             .map(|(number, policy)| (number, policy.map(|policy| (policy.version, policy.body.digest))))
             .collect();
+        // A query whose answers have no sum is shown for as long as the machine is there.
         let sealed: BTreeMap<_, _> = status
             .queries
             .iter()
-            .filter(|query| query.closed_ms.is_none())
+            .filter(|query| query.closed_ms.is_none() && self.shop.is_sealed(run, query.query))
             .map(|q| (q.query, q.superseded))
             .collect();
         (

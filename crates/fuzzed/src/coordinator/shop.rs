@@ -173,6 +173,11 @@ impl Shop {
         Table::from_cells(packed::decode(bytes, cells).expect("it has this shape"))
     }
 
+    /// Whether the sum of a query is kept, or that it was withdrawn.
+    pub(super) fn is_sealed(&self, run: &RunId, query: QueryId) -> bool {
+        self.seals.contains_key(&(run.clone(), query))
+    }
+
     /// Whether a run ended because the answers to its query have no sum.
     pub(super) fn has_no_sum(machine: &Coordinator, now: Now, run: &RunId) -> bool {
         let status = machine.run_status(now, run).expect("it was started");
