@@ -478,6 +478,8 @@ impl RunState {
         let mut failed = None;
         for SealedQuery { query, merged, cohort, declined, reused } in history.seals {
             self.measure_next_policy();
+            // As when it was asked: a program that fails at this sum may have let go of it.
+            self.publish_heads(outputs);
             let Some(asked) = self.program.query().cloned() else { break };
             let (name, cells) = (asked.name(), asked.layout(self.program.context()).cells());
             let (body, withdrawn) = (Digest::of(&asked.encode()), merged.is_none());
@@ -488,7 +490,9 @@ impl RunState {
                 break;
             }
         }
-        self.publish_heads(outputs);
+        if failed.is_none() {
+            self.publish_heads(outputs);
+        }
         for record in self.in_force_records() {
             self.put_in_force(&record, outputs);
         }
