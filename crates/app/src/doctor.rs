@@ -106,7 +106,7 @@ fn store(home: &Home, now: SystemTime) -> (Check, bool) {
         size(bytes),
         entries("nodes"),
         entries("runs"),
-        entries("packed"),
+        entries("tables"),
         entries("seals"),
         examined.audit_lines
     );

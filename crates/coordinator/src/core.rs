@@ -14,9 +14,10 @@ use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Rejection};
 use exeunt_protocol::spec::RunFile;
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, packed};
-use exeunt_store::{AuditEntry, NewContribution, PutOutcome, Store, StoreError, Traffic};
+use exeunt_store::{AuditEntry, NewContribution, PutOutcome, StageId, Store, StoreError, Traffic};
 use serde::{Deserialize, Serialize};
 
+use crate::intake::{Body, Delivered, Intake};
 use crate::members::MemberError;
 use crate::plan::{PlanError, RunPlan};
 use crate::sealing::Question;
@@ -129,7 +130,7 @@ struct Staged {
     node: NodeId,
     contribution: Contribution,
     ticket: Ticket,
-    bytes: Vec<u8>,
+    body: Body,
 }
 
 /// The coordinator without its sockets: the state machine and the store, driven by whoever owns the connections.
@@ -139,7 +140,9 @@ pub struct Core {
     pub(crate) store: Box<dyn Store>,
     pub(crate) entries: BTreeMap<RunId, RunEntry>,
     connected: BTreeSet<NodeId>,
-    arrived: BTreeMap<Ticket, Vec<u8>>,
+    arrived: BTreeMap<Ticket, Body>,
+    /// Staged tables that were not taken.
+    refused: Vec<StageId>,
     /// A query that is to be sealed once whoever waits has had its acknowledgement.
     sealing: Option<Output>,
     publish_to: BTreeSet<NodeId>,
@@ -163,6 +166,7 @@ impl Core {
             entries: BTreeMap::new(),
             connected: BTreeSet::new(),
             arrived: BTreeMap::new(),
+            refused: Vec::new(),
             sealing: None,
             publish_to: BTreeSet::new(),
             traffic: BTreeMap::new(),
@@ -225,48 +229,62 @@ impl Core {
         bytes: Vec<u8>,
         ticket: Ticket,
     ) {
-        if let Err(rejection) = self.check_shape(node, &contribution, &bytes) {
-            self.revision += 1;
-            self.machine.refuse(&contribution.run, node, ticket, contribution.query, rejection);
-            return;
+        match self.expects(node, &contribution.run, contribution.query) {
+            Ok(cells) => {
+                let mut intake = Intake::new(cells);
+                intake.push(&bytes);
+                self.delivered(now, node, contribution, intake.whole(bytes), ticket);
+            }
+            Err(rejection) => self.refuse(node, &contribution, rejection, ticket),
+        }
+    }
+
+    /// Takes note of a contribution whose bytes were looked at as they came, for the number of cells that
+    /// [`Core::wanted`] says, and had the right hash.
+    pub fn delivered(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        contribution: Contribution,
+        table: Delivered,
+        ticket: Ticket,
+    ) {
+        // No sum over the fleet may overflow; half is left for nodes that join before the query closes.
+        let most = i64::MAX as u64 / (2 * self.machine.members().max(1) as u64);
+        let expected = self.expects(node, &contribution.run, contribution.query);
+        if let Err(rejection) = expected.and_then(|_cells| table.check(most)) {
+            self.put_back(Some(table.body));
+            return self.refuse(node, &contribution, rejection, ticket);
         }
         self.revision += 1;
-        self.arrived.insert(ticket, bytes);
+        self.arrived.insert(ticket, table.body);
         self.machine.handle(now, Input::Arrived { node, contribution, ticket });
     }
 
-    fn check_shape(&self, node: NodeId, contribution: &Contribution, bytes: &[u8]) -> Result<(), Rejection> {
-        let cells = self.machine.expected_cells(node, &contribution.run, contribution.query)?;
-        // No sum over the fleet may overflow; half is left for nodes that join before the query closes.
-        let most = i64::MAX as u64 / (2 * self.machine.members().max(1) as u64);
-        let malformed = |error: packed::PackError| Rejection::Malformed { what: error.to_string() };
-        let mut blocks = packed::Blocks::new(bytes, cells).map_err(malformed)?;
-        let mut start = 0;
-        while let Some(block) = blocks.next_block().map_err(malformed)? {
-            // Without a branch per cell: a table that is refused may take longer.
-            let largest = block.iter().fold(0, |largest, cell| largest.max(cell.unsigned_abs()));
-            if let Some(at) = block.iter().position(|cell| largest > most && cell.unsigned_abs() > most) {
-                let what =
-                    format!("cell {} is {}, expected at most {most} either way", start + at, block[at]);
-                return Err(Rejection::Malformed { what });
-            }
-            start += block.len();
-        }
-        Ok(())
+    fn refuse(&mut self, node: NodeId, contribution: &Contribution, why: Rejection, ticket: Ticket) {
+        self.revision += 1;
+        self.machine.refuse(&contribution.run, node, ticket, contribution.query, why);
     }
 
-    /// Whether a contribution is wanted at all, before its bytes are.
+    /// A table that came is not taken: what is staged of it has no use any more.
+    fn put_back(&mut self, body: Option<Body>) {
+        if let Some(Body::Staged(staged)) = body {
+            self.refused.push(staged);
+        }
+    }
+
+    /// Whether a contribution is wanted at all, before its bytes are; and how many cells it has.
     ///
     /// # Errors
     /// The [`Rejection`] to answer with.
-    pub fn wanted(&self, node: NodeId, contribution: &Contribution) -> Result<(), Rejection> {
+    pub fn wanted(&self, node: NodeId, contribution: &Contribution) -> Result<usize, Rejection> {
         let cells = self.expects(node, &contribution.run, contribution.query)?;
         let (found, most) = (contribution.table.bytes, packed::max_len(cells) as u64);
         if found > most {
             let what = format!("a table of {found} bytes, expected at most {most} for {cells} cells");
             return Err(Rejection::Malformed { what });
         }
-        Ok(())
+        Ok(cells)
     }
 
     /// Cells of a node's answer to a query, if one is wanted.
@@ -310,11 +328,12 @@ impl Core {
                         self.publish_to.insert(node);
                     }
                     Output::Commit { node, contribution, ticket } => {
-                        let bytes = self.arrived.remove(&ticket).unwrap_or_default();
-                        staged.push(Staged { node, contribution, ticket, bytes });
+                        let body = self.arrived.remove(&ticket).unwrap_or(Body::Kept);
+                        staged.push(Staged { node, contribution, ticket, body });
                     }
                     Output::Acknowledge { ticket, ack } => {
-                        self.arrived.remove(&ticket);
+                        let body = self.arrived.remove(&ticket);
+                        self.put_back(body);
                         effects.push(Effect::Acknowledge { ticket, ack });
                         acknowledges = true;
                     }
@@ -353,6 +372,9 @@ impl Core {
             }
             self.store.append_audit(&audit)?;
         }
+        for staged in self.refused.drain(..) {
+            self.store.discard(staged)?;
+        }
         // What failed may have been a wish that the machine has no part in: it was refused, and nobody else has noticed.
         self.store.health()?;
         if step == Step::Done {
@@ -374,7 +396,7 @@ impl Core {
                 node: s.node,
                 dataset: s.contribution.dataset,
                 table: s.contribution.table,
-                bytes: &s.bytes,
+                packed: s.body.packed(),
             })
             .collect();
         let outcomes = self.store.put_contributions(&new, now.unix_ms)?;

@@ -13,9 +13,12 @@ use exeunt_protocol::NodeId;
 use exeunt_protocol::coordinator::{Input, Now, Ticket};
 use exeunt_protocol::message::{Ack, Contribution, Desired, Hello, Membership};
 use exeunt_protocol::moment::unix_ms;
+use exeunt_store::StageId;
 use tokio::sync::{oneshot, watch};
 
 use crate::core::{Core, CoreError, Effect, Step};
+use crate::intake::Delivered;
+use crate::peer::StreamError;
 
 /// How often the core works when nothing happens.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -37,6 +40,15 @@ pub struct Stopped {
 pub(crate) struct Outbox {
     pub(crate) membership: Membership,
     pub(crate) desired: Desired,
+}
+
+/// What is known of a contribution before its bytes come.
+#[derive(Debug)]
+pub(crate) enum AtOnce {
+    /// The answer.
+    Answered(Ack),
+    /// The bytes are to come, of a table with so many cells.
+    Wanted { cells: usize },
 }
 
 type Question = Box<dyn FnOnce(&mut Desk) + Send>;
@@ -140,46 +152,62 @@ impl Handle {
         let _ = self.questions.send(Box::new(question));
     }
 
+    /// Stages the next bytes of a table in the store; hands the buffer back with the number they have there.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the store failed, [`StreamError::Refused`] when what was staged before is gone.
+    pub(crate) async fn stage(
+        &self,
+        under: Option<StageId>,
+        bytes: Vec<u8>,
+    ) -> Result<(StageId, Vec<u8>), StreamError> {
+        let staged = self.ask(move |desk| (desk.core.store_mut().stage(under, &bytes), bytes)).await?;
+        let (id, bytes) = staged;
+        Ok((id.map_err(|error| StreamError::Refused(error.to_string()))?, bytes))
+    }
+
     /// Hands over a contribution that arrived, and waits until it is stored or refused.
     ///
     /// # Errors
     /// [`Stopped`] when the store failed: then the contribution is to be delivered again.
-    pub(crate) async fn arrived(
+    pub(crate) async fn delivered(
         &self,
         node: NodeId,
         contribution: Contribution,
-        bytes: Vec<u8>,
+        table: Delivered,
     ) -> Result<Ack, Stopped> {
         let (reply, ack) = oneshot::channel();
-        self.tell(move |desk| desk.arrived(node, contribution, bytes, reply));
+        self.tell(move |desk| desk.delivered(node, contribution, table, reply));
         ack.await.map_err(|_gone| self.reason())
     }
 
     /// What can be answered to a contribution before its bytes come: that it is not wanted, or that its table is in the
-    /// store, of which the node did not hear. None if the bytes are to come.
+    /// store, of which the node did not hear. Otherwise the bytes are to come, of a table with so many cells.
     ///
     /// # Errors
-    /// As [`Handle::arrived`].
+    /// As [`Handle::delivered`].
     pub(crate) async fn answered_at_once(
         &self,
         node: NodeId,
         contribution: Contribution,
-    ) -> Result<Option<Ack>, Stopped> {
+    ) -> Result<AtOnce, Stopped> {
         let (reply, ack) = oneshot::channel();
         let looked = self.ask(move |desk| {
-            if let Err(rejection) = desk.core.wanted(node, &contribution) {
-                return Some(Some(Ack::Rejected(rejection)));
-            }
+            let cells = match desk.core.wanted(node, &contribution) {
+                Ok(cells) => cells,
+                Err(rejection) => return Some(AtOnce::Answered(Ack::Rejected(rejection))),
+            };
             let Contribution { run, query, table, .. } = &contribution;
             // A store that fails says so again when the core works.
-            let bytes = desk.core.store().contribution(run, *query, node, table.digest).ok().flatten()?;
-            desk.arrived(node, contribution, bytes, reply);
-            Some(None)
+            if !desk.core.store().has_contribution(run, *query, node, table.digest).unwrap_or(false) {
+                return Some(AtOnce::Wanted { cells });
+            }
+            desk.delivered(node, contribution, Delivered::kept(), reply);
+            None
         });
         match looked.await? {
-            None => Ok(None),
-            Some(Some(rejected)) => Ok(Some(rejected)),
-            Some(None) => ack.await.map(Some).map_err(|_gone| self.reason()),
+            Some(at_once) => Ok(at_once),
+            None => ack.await.map(AtOnce::Answered).map_err(|_gone| self.reason()),
         }
     }
 
@@ -307,17 +335,17 @@ impl Desk {
     }
 
     /// A contribution arrived; the acknowledgement goes to `reply`.
-    pub(crate) fn arrived(
+    pub(crate) fn delivered(
         &mut self,
         node: NodeId,
         contribution: Contribution,
-        bytes: Vec<u8>,
+        table: Delivered,
         reply: oneshot::Sender<Ack>,
     ) {
         self.next += 1;
         let ticket = Ticket(self.next);
         self.tickets.insert(ticket, reply);
-        self.core.arrived(self.now, node, contribution, bytes, ticket);
+        self.core.delivered(self.now, node, contribution, table, ticket);
     }
 }
 

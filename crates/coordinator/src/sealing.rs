@@ -3,9 +3,9 @@
 use exeunt_protocol::coordinator::{Input, Now};
 use exeunt_protocol::message::Refusal;
 use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
-use exeunt_stats::packed::{self, PackedMergeError};
-use exeunt_stats::{Digest, Table, TableError};
-use exeunt_store::Seal;
+use exeunt_stats::packed::{self, Decoder, PackedMergeError};
+use exeunt_stats::{Digest, Hasher, Table, TableError};
+use exeunt_store::{STAGE, Seal};
 
 use crate::core::{Core, CoreError};
 
@@ -18,7 +18,7 @@ pub(crate) struct Question {
 }
 
 impl Core {
-    /// Adds up the cohort's tables, one at a time beyond the running sum, and makes the result durable.
+    /// Adds up the cohort's tables, a part of one at a time beyond the running sum, and makes the result durable.
     pub(crate) fn seal(
         &mut self,
         now: Now,
@@ -70,8 +70,9 @@ impl Core {
         let (cohort, gone): (Vec<_>, Vec<_>) =
             before.cohort.into_iter().partition(|(node, ..)| counted.contains(node));
         for (node, _, digest) in &gone {
-            let bytes = self.packed(&run, origin, *node, *digest)?;
-            match merged.subtract_packed(&bytes) {
+            let mut decoder = Decoder::new(cells);
+            let each = |part: &[u8]| decoder.subtract(part, &mut merged);
+            match self.parts(&run, origin, *node, *digest, each)?.and_then(|()| Ok(decoder.finish()?)) {
                 Ok(()) => {}
                 // The others' numbers had a sum with this one alone.
                 Err(PackedMergeError::Table(error @ TableError::Overflow { cell })) => {
@@ -98,22 +99,34 @@ impl Core {
         Ok(())
     }
 
-    /// A table that was counted, as it is stored, which is as it travelled.
-    fn packed(
+    /// Hands on a table that was counted part by part, as it is stored, which is as it travelled. What `each` says ends it.
+    fn parts(
         &self,
         run: &RunId,
         query: QueryId,
         node: NodeId,
         digest: Digest,
-    ) -> Result<Vec<u8>, CoreError> {
+        mut each: impl FnMut(&[u8]) -> Result<(), PackedMergeError>,
+    ) -> Result<Result<(), PackedMergeError>, CoreError> {
         let corrupt = |why: String| bad_contribution(run, query, node, why);
-        let bytes = self.store.contribution(run, query, node, digest)?;
-        let bytes = bytes.ok_or_else(|| corrupt("it is gone".to_owned()))?;
-        let found = Digest::of(&bytes);
+        let (mut hasher, mut offset) = (Hasher::default(), 0);
+        loop {
+            let part = self.store.read_contribution(run, query, node, digest, offset, STAGE)?;
+            let part = part.ok_or_else(|| corrupt("it is gone".to_owned()))?;
+            if part.is_empty() {
+                break;
+            }
+            offset += part.len() as u64;
+            hasher.update(&part);
+            if let Err(error) = each(&part) {
+                return Ok(Err(error));
+            }
+        }
+        let found = hasher.digest();
         if found != digest {
             return Err(corrupt(format!("found digest {found}, expected {digest}")));
         }
-        Ok(bytes)
+        Ok(Ok(()))
     }
 
     /// The sum of the cohort's tables. Numbers that have none are a node's fault and not the store's: that is an answer, in
@@ -127,8 +140,9 @@ impl Core {
     ) -> Result<Result<Table, String>, CoreError> {
         let mut total = Table::zeros(cells);
         for (node, _, digest) in cohort {
-            let bytes = self.packed(run, query, *node, *digest)?;
-            match total.merge_packed(&bytes) {
+            let mut decoder = Decoder::new(cells);
+            let each = |part: &[u8]| decoder.merge(part, &mut total);
+            match self.parts(run, query, *node, *digest, each)?.and_then(|()| Ok(decoder.finish()?)) {
                 Ok(()) => {}
                 Err(PackedMergeError::Table(TableError::Overflow { cell })) => {
                     return Ok(Err(self.to_blame(run, query, cohort, (cells, cell))?));
@@ -149,10 +163,15 @@ impl Core {
     ) -> Result<String, CoreError> {
         let mut largest: Option<(i64, NodeId)> = None;
         for (node, _, digest) in cohort {
-            let bytes = self.packed(run, query, *node, *digest)?;
-            let table = packed::decode(&bytes, cells);
-            let table = table.map_err(|error| bad_contribution(run, query, *node, error.to_string()))?;
-            let found = table.get(cell).copied().unwrap_or(0);
+            let (mut decoder, mut found) = (Decoder::new(cells), 0);
+            let each = |part: &[u8]| {
+                decoder.push(part, |first, block| {
+                    found = cell.checked_sub(first).and_then(|at| block.get(at)).copied().unwrap_or(found);
+                    Ok(())
+                })
+            };
+            let read = self.parts(run, query, *node, *digest, each)?;
+            read.map_err(|error| bad_contribution(run, query, *node, error.to_string()))?;
             if largest.is_none_or(|(most, _)| found.unsigned_abs() > most.unsigned_abs()) {
                 largest = Some((found, *node));
             }

@@ -85,12 +85,12 @@ impl Transfer {
         Ok(Self { blob, received: 0, hasher: blake3::Hasher::new() })
     }
 
-    /// Hashes what lies in `bytes`, all of the transfer so far, beyond the [`offset`](Self::offset).
+    /// Hashes what lies in `bytes`, the transfer from `start` on, beyond the [`offset`](Self::offset).
     ///
     /// # Errors
     /// As [`absorb`](Self::absorb).
-    pub fn catch_up(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        let from = usize::try_from(self.received).unwrap_or(usize::MAX);
+    pub fn catch_up(&mut self, start: u64, bytes: &[u8]) -> Result<(), BlobError> {
+        let from = usize::try_from(self.received.saturating_sub(start)).unwrap_or(usize::MAX);
         self.absorb(bytes.get(from..).unwrap_or_default())
     }
 

@@ -276,7 +276,7 @@ impl Receiver {
         }
     }
 
-    /// Receives the next bytes of a transfer to the end of `bytes`, which hold all of it so far, and
+    /// Receives the next bytes of a transfer to the end of `bytes`, which hold it from `start` on, and
     /// says how many; 0 when the transfer is complete and its digest right. As
     /// [`recv_chunk`](Self::recv_chunk), with one copy less, and `transfer` may lag behind `bytes` by
     /// up to [`CHUNK`], since small pieces are hashed at a fraction of the speed of a large one:
@@ -287,12 +287,13 @@ impl Receiver {
     pub async fn recv_more(
         &mut self,
         transfer: &mut Transfer,
+        start: u64,
         bytes: &mut Vec<u8>,
     ) -> Result<usize, RecvError> {
-        let length = usize::try_from(transfer.blob().length).unwrap_or(usize::MAX);
-        let wanted = length.saturating_sub(bytes.len()).min(CHUNK);
+        let left = transfer.blob().length.saturating_sub(start + bytes.len() as u64);
+        let wanted = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         if wanted == 0 {
-            transfer.catch_up(bytes)?;
+            transfer.catch_up(start, bytes)?;
             transfer.verify()?;
             return Ok(0);
         }
@@ -300,13 +301,13 @@ impl Receiver {
             Ok(Some(chunk)) => {
                 self.bytes += chunk.bytes.len() as u64;
                 bytes.extend_from_slice(&chunk.bytes);
-                if bytes.len() as u64 - transfer.offset() >= CHUNK as u64 {
-                    transfer.catch_up(bytes)?;
+                if start + bytes.len() as u64 - transfer.offset() >= CHUNK as u64 {
+                    transfer.catch_up(start, bytes)?;
                 }
                 Ok(chunk.bytes.len())
             }
             Ok(None) => {
-                transfer.catch_up(bytes)?;
+                transfer.catch_up(start, bytes)?;
                 Err(ended_early(transfer))
             }
             Err(error) => Err(self.failed(error)),
@@ -322,7 +323,7 @@ impl Receiver {
         let mut transfer = Transfer::new(blob, limit)?;
         // A length that is only promised is not allocated for.
         let mut bytes = Vec::with_capacity(usize::try_from(blob.length).unwrap_or(usize::MAX).min(AHEAD));
-        while self.recv_more(&mut transfer, &mut bytes).await? > 0 {}
+        while self.recv_more(&mut transfer, 0, &mut bytes).await? > 0 {}
         Ok(bytes)
     }
 

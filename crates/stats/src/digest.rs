@@ -56,6 +56,22 @@ impl Digest {
     }
 }
 
+/// Makes the [`Digest`] of bytes that come in parts.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes so far.
+    pub fn digest(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes
@@ -130,6 +146,10 @@ mod tests {
         assert_eq!(text.to_uppercase().parse(), Ok(digest));
         assert_eq!(digest.short(), text[..12]);
         assert_eq!(text, blake3::hash(b"exeunt").to_hex().as_str());
+        let mut parts = Hasher::default();
+        parts.update(b"exe");
+        parts.update(b"unt");
+        assert_eq!(parts.digest(), digest);
     }
 
     #[test]

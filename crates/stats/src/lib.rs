@@ -37,7 +37,7 @@ mod table;
 mod view;
 
 pub use batch::{AbsorbError, BatchError, Excluded, SetupError};
-pub use digest::{Digest, ParseDigestError};
+pub use digest::{Digest, Hasher, ParseDigestError};
 pub use floors::Floors;
 pub use layout::{Layout, Section};
 pub use macs::Macs;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::{Digest, Hasher};
 
 /// A flat run of integers; what they mean comes from a [`Layout`](crate::Layout).
 ///
@@ -114,7 +114,7 @@ impl Table {
 
 /// Hashes cells as they come, in whatever pieces.
 #[derive(Default)]
-pub(crate) struct CellHasher(blake3::Hasher);
+pub(crate) struct CellHasher(Hasher);
 
 impl CellHasher {
     pub(crate) fn update(&mut self, cells: &[i64]) {
@@ -128,7 +128,7 @@ impl CellHasher {
     }
 
     pub(crate) fn finish(&self) -> Digest {
-        Digest::from_bytes(*self.0.finalize().as_bytes())
+        self.0.digest()
     }
 }
 

@@ -7,7 +7,8 @@ use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 
 use crate::{
-    AuditEntry, NewContribution, NodeRecord, PutOutcome, Seal, Store, TokenOutcome, TokenRecord, Traffic,
+    AuditEntry, NewContribution, NodeRecord, Packed, PutOutcome, STAGE, Seal, StageId, Store, TokenOutcome,
+    TokenRecord, Traffic,
 };
 
 /// Puts stores made by `make` (each empty) through everything.
@@ -16,6 +17,7 @@ use crate::{
 /// When a store does not conform.
 pub fn conformance(make: &mut dyn FnMut() -> Box<dyn Store>) {
     contributions_are_put_once_and_replaced_by_newer_data(&mut *make());
+    long_tables_are_staged_and_read_in_parts(&mut *make());
     tokens_are_spent_once(&mut *make());
     seals_never_change(&mut *make());
     blobs_are_read_in_pieces(&mut *make());
@@ -38,7 +40,7 @@ fn put(store: &mut dyn Store, query: u32, who: u8, version: u64, bytes: &[u8]) -
         node: node(who),
         dataset: DatasetVersion(version),
         table: BlobRef::of(bytes),
-        bytes,
+        packed: Packed::Whole(bytes),
     };
     store.put_contributions(&[new], 10).unwrap()[0]
 }
@@ -82,11 +84,106 @@ fn contributions_are_put_once_and_replaced_by_newer_data(store: &mut dyn Store) 
         node: node(1),
         dataset: DatasetVersion(1),
         table: BlobRef::of(bytes),
-        bytes,
+        packed: Packed::Whole(bytes),
     };
     let outcomes = store.put_contributions(&[new(b"x"), new(b"x"), new(b"y")], 11).unwrap();
     let expected = Digest::of(b"x");
     assert_eq!(outcomes, [PutOutcome::Stored, PutOutcome::Duplicate, PutOutcome::Conflict { expected }]);
+}
+
+fn long_tables_are_staged_and_read_in_parts(store: &mut dyn Store) {
+    let long: Vec<u8> = (0..2 * STAGE + 77).map(|i| (i % 251) as u8).collect();
+    let stage = |store: &mut dyn Store, bytes: &[u8], cuts: &[usize]| -> StageId {
+        let (first, mut rest) = bytes.split_at(cuts[0]);
+        let mut staged = store.stage(None, first).unwrap();
+        for cut in &cuts[1..] {
+            let (part, after) = rest.split_at(*cut);
+            staged = store.stage(Some(staged), part).unwrap();
+            rest = after;
+        }
+        store.stage(Some(staged), rest).unwrap()
+    };
+    let run = run();
+    let put = |store: &mut dyn Store, version: u64, bytes: &[u8], packed: Packed<'_>| {
+        let (query, node, dataset) = (QueryId(1), node(1), DatasetVersion(version));
+        let new = NewContribution { run: &run, query, node, dataset, table: BlobRef::of(bytes), packed };
+        store.put_contributions(&[new], 10).map(|outcomes| outcomes[0])
+    };
+    let read = |store: &dyn Store, bytes: &[u8], offset: usize, limit: usize| {
+        store.read_contribution(&run, QueryId(1), node(1), Digest::of(bytes), offset as u64, limit).unwrap()
+    };
+
+    // Two at once, in any parts, do not get into each other's way.
+    let other = store.stage(None, b"oth").unwrap();
+    let staged = stage(store, &long, &[STAGE, 0, 1, 70_000, 5]);
+    let other = store.stage(Some(other), b"er").unwrap();
+    assert_eq!(read(store, &long, 0, 1), None, "it is no contribution yet");
+    assert_eq!(put(store, 1, &long, Packed::Staged(staged)).unwrap(), PutOutcome::Stored);
+    assert!(put(store, 2, b"too short", Packed::Staged(other)).is_err());
+    assert_eq!(
+        put(store, 2, b"other", Packed::Staged(other)).unwrap(),
+        PutOutcome::Replaced { previous: DatasetVersion(1) }
+    );
+    assert_eq!(read(store, b"other", 0, 9), Some(b"other".to_vec()));
+    assert_eq!(read(store, &long, 0, 1), None, "it was replaced");
+
+    let staged = stage(store, &long, &[3, STAGE]);
+    assert_eq!(
+        put(store, 3, &long, Packed::Staged(staged)).unwrap(),
+        PutOutcome::Replaced { previous: DatasetVersion(2) }
+    );
+    store.discard(staged).unwrap();
+    assert_eq!(store.contribution(&run, QueryId(1), node(1), Digest::of(&long)).unwrap(), Some(long.clone()));
+    assert_eq!(read(store, &long, STAGE - 7, 99_000).unwrap(), &long[STAGE - 7..][..99_000]);
+    assert_eq!(read(store, &long, 2 * STAGE + 70, 100).unwrap(), &long[2 * STAGE + 70..]);
+    assert_eq!(read(store, &long, 3 * STAGE, 100), Some(Vec::new()));
+    assert!(store.has_contribution(&run, QueryId(1), node(1), Digest::of(&long)).unwrap());
+    assert!(!store.has_contribution(&run, QueryId(1), node(1), Digest::of(b"other")).unwrap());
+
+    // What comes again is known by its digest, and takes no place.
+    let again = stage(store, &long, &[9]);
+    assert_eq!(put(store, 3, &long, Packed::Staged(again)).unwrap(), PutOutcome::Duplicate);
+    assert!(store.stage(Some(again), b"more").is_err(), "it is not staged any more");
+    assert_eq!(
+        put(store, 4, &long, Packed::Kept).unwrap(),
+        PutOutcome::Replaced { previous: DatasetVersion(3) }
+    );
+    let again = stage(store, &long, &[9]);
+    assert_eq!(
+        put(store, 5, &long, Packed::Staged(again)).unwrap(),
+        PutOutcome::Replaced { previous: DatasetVersion(4) }
+    );
+    assert!(put(store, 6, b"never came", Packed::Kept).is_err());
+    assert_eq!(read(store, &long, 0, 5).unwrap(), &long[..5]);
+
+    // What is in the store may be named together with what takes its place.
+    let contribution = |version, bytes: &'static [u8], packed| NewContribution {
+        run: &run,
+        query: QueryId(5),
+        node: node(1),
+        dataset: DatasetVersion(version),
+        table: BlobRef::of(bytes),
+        packed,
+    };
+    store.put_contributions(&[contribution(1, b"first", Packed::Whole(b"first"))], 10).unwrap();
+    let second = contribution(2, b"second", Packed::Whole(b"second"));
+    store.put_contributions(&[second, contribution(3, b"first", Packed::Kept)], 11).unwrap();
+    let kept = [&b"first"[..], b"second"]
+        .map(|bytes| store.has_contribution(&run, QueryId(5), node(1), Digest::of(bytes)).unwrap());
+    assert_eq!(kept, [true, false]);
+
+    let given_up = store.stage(None, b"given up").unwrap();
+    store.discard(given_up).unwrap();
+    store.discard(given_up).unwrap();
+    assert!(store.stage(Some(given_up), b"more").is_err());
+
+    // A table of no cells has no bytes, and is one nevertheless.
+    let empty = store.stage(None, b"").unwrap();
+    assert_eq!(
+        put(store, 6, b"", Packed::Staged(empty)).unwrap(),
+        PutOutcome::Replaced { previous: DatasetVersion(5) }
+    );
+    assert_eq!(read(store, b"", 0, 9), Some(Vec::new()));
 }
 
 fn tokens_are_spent_once(store: &mut dyn Store) {

@@ -10,10 +10,11 @@ use redb::{
     TableDefinition, TableError, TableHandle as _, Value, WriteTransaction,
 };
 
-use crate::migrate::PACKED_1;
+use crate::migrate::{PACKED_1, PACKED_2};
+use crate::pieces::{PIECES, STAGED, TABLES};
 use crate::redb_store::{CACHE, cannot_open, failed, read_format};
 use crate::tables::{
-    AUDIT, BLOBS, CONTRIBUTIONS, Failure, META, NAMED, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS, TRAFFIC,
+    AUDIT, BLOBS, CONTRIBUTIONS, Failure, META, NAMED, NODES, POLICIES, RUNS, SEALS, TOKENS, TRAFFIC,
 };
 use crate::{FORMAT, StoreError};
 
@@ -134,8 +135,11 @@ fn every_table(from: &ReadTransaction, into: &WriteTransaction) -> Result<(), Fa
         table(from, into, BLOBS)?,
         table(from, into, RUNS)?,
         table(from, into, CONTRIBUTIONS)?,
-        table(from, into, PACKED)?,
+        table(from, into, TABLES)?,
+        table(from, into, PIECES)?,
+        table(from, into, STAGED)?,
         table(from, into, PACKED_1)?,
+        table(from, into, PACKED_2)?,
         table(from, into, SEALS)?,
         table(from, into, POLICIES)?,
         table(from, into, NAMED)?,
@@ -206,7 +210,9 @@ mod tests {
             BLOBS,
             RUNS,
             CONTRIBUTIONS,
-            PACKED,
+            TABLES,
+            PIECES,
+            STAGED,
             SEALS,
             POLICIES,
             NAMED,

@@ -4,16 +4,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
-use exeunt_stats::{Digest, Table, packed};
+use exeunt_stats::packed::{self, Decoder};
+use exeunt_stats::{Digest, Hasher, Table};
 use redb::{DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable};
 use serde::de::DeserializeOwned;
 
+use crate::pieces::{self, PIECES, STAGED, Stored, TABLES};
 use crate::redb_store::{cannot_open, failed, read_format};
+use crate::seals::{self, SealRecord};
 use crate::tables::{
-    AUDIT, BLOBS, Bytes, CONTRIBUTIONS, Failure, NAMED, NODES, PACKED, POLICIES, RUNS, SEALS, TOKENS,
-    TRAFFIC, TableKey, decode,
+    AUDIT, BLOBS, CONTRIBUTIONS, Failure, NAMED, NODES, POLICIES, RUNS, SEALS, TOKENS, TRAFFIC, TableKey,
+    decode,
 };
-use crate::{AuditEntry, ContributionMeta, FORMAT, NodeRecord, Seal, StoreError, TokenRecord};
+use crate::{AuditEntry, ContributionMeta, FORMAT, NodeRecord, STAGE, Seal, StoreError, TokenRecord};
 
 /// Problems that are named; the rest is counted.
 const NAMED_PROBLEMS: usize = 50;
@@ -88,6 +91,7 @@ pub fn examine(path: &Path) -> Result<Examined, StoreError> {
         records(&txn, examined)?;
         answers(&txn, examined)?;
         seals(&txn, examined)?;
+        strays(&txn, examined)?;
         audit(&txn, examined)
     };
     all(&mut examined).map_err(|failure| failed(path, failure))?;
@@ -156,8 +160,30 @@ fn name((run, query, node): (&str, u32, [u8; 16])) -> String {
     format!("{} of {run}, {}", QueryId(query), NodeId::from_bytes(node))
 }
 
+/// Hands on bytes part by part; or says what is wrong with them, which is also what `each` says.
+fn parts(
+    txn: &ReadTransaction,
+    stored: Stored,
+    mut each: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<Result<(), String>, Failure> {
+    let pieces = txn.open_table(PIECES)?;
+    let mut offset = 0;
+    loop {
+        let part = match pieces::read(&pieces, stored, offset, STAGE) {
+            Ok(part) if part.is_empty() => return Ok(Ok(())),
+            Ok(part) => part,
+            Err(Failure::Value { key, what, .. }) => return Ok(Err(format!("its piece {key}: {what}"))),
+            Err(error) => return Err(error),
+        };
+        offset += part.len() as u64;
+        if let Err(what) = each(&part) {
+            return Ok(Err(what));
+        }
+    }
+}
+
 fn answers(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
-    let (contributions, tables) = (txn.open_table(CONTRIBUTIONS)?, txn.open_table(PACKED)?);
+    let (contributions, tables) = (txn.open_table(CONTRIBUTIONS)?, txn.open_table(TABLES)?);
     let mut count = 0;
     for entry in contributions.iter()? {
         let (key, value) = entry?;
@@ -171,36 +197,50 @@ fn answers(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure
             examined.problem(format!("contributions, {of}: its table is gone"));
         }
     }
-    let mut packed = 0;
+    let mut count_tables = 0;
     for entry in tables.iter()? {
-        let (key, table) = entry?;
-        packed += 1;
+        let (key, value) = entry?;
+        count_tables += 1;
+        let (id, length) = value.value();
         let (run, query, node, digest) = key.value();
         let of = name((run, query, node));
-        let (found, expected) = (Digest::of(table.value()), Digest::from_bytes(digest));
-        if found != expected {
-            examined.problem(format!("packed, {of}: found digest {found}, expected {expected}"));
+        let (mut hasher, expected) = (Hasher::default(), Digest::from_bytes(digest));
+        let read = parts(txn, Stored { id, length }, |part| {
+            hasher.update(part);
+            Ok(())
+        })?;
+        if let Err(what) = read {
+            examined.problem(format!("tables, {of}: {what}"));
+        } else if hasher.digest() != expected {
+            let found = hasher.digest();
+            examined.problem(format!("tables, {of}: found digest {found}, expected {expected}"));
         }
         if contributions.get((run, query, node))?.is_none() {
-            examined.problem(format!("packed, {of}: nobody contributed it"));
+            examined.problem(format!("tables, {of}: nobody contributed it"));
         }
     }
     let traffic = txn.open_table(TRAFFIC)?.iter()?.count() as u64;
-    examined.tables.extend([("contributions", count), ("packed", packed), ("traffic", traffic)]);
+    examined.tables.extend([("contributions", count), ("tables", count_tables), ("traffic", traffic)]);
     Ok(())
 }
 
 fn seals(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
-    let tables = txn.open_table(PACKED)?;
     let mut count = 0;
     for entry in txn.open_table(SEALS)?.iter()? {
         let (key, value) = entry?;
         count += 1;
         let (run, query) = key.value();
         let of = format!("{} of {run}", QueryId(query));
-        if let Some(seal) = examined.value::<Seal>("seals", &of, value.value())
-            && let Some(problem) = wrong_sum(&tables, run, query, &seal)?
-        {
+        let Some(record) = examined.value::<SealRecord>("seals", &of, value.value()) else { continue };
+        let seal = match seals::whole(record, &txn.open_table(PIECES)?) {
+            Ok(seal) => seal,
+            Err(Failure::Value { key, what, .. }) => {
+                examined.problem(format!("seals, {of}: piece {key} of its sum: {what}"));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(problem) = wrong_sum(txn, run, query, &seal)? {
             examined.problem(format!("seals, {of}: {problem}"));
         }
     }
@@ -210,12 +250,7 @@ fn seals(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> 
 
 /// Adds the sealed tables up again. Seals of the first format, which do not say what they asked, may have lost tables to
 /// newer data and cannot be compared then.
-fn wrong_sum(
-    tables: &impl ReadableTable<TableKey, Bytes>,
-    run: &str,
-    query: u32,
-    seal: &Seal,
-) -> Result<Option<String>, Failure> {
+fn wrong_sum(txn: &ReadTransaction, run: &str, query: u32, seal: &Seal) -> Result<Option<String>, Failure> {
     let Some(merged) = &seal.merged else { return Ok(None) };
     let Ok(cells) = usize::try_from(seal.cells) else { return Ok(Some("too many cells".to_owned())) };
     let merged = match packed::decode(merged, cells) {
@@ -227,21 +262,54 @@ fn wrong_sum(
     {
         return Ok(Some(format!("its sum has digest {}, expected {expected}", merged.digest())));
     }
+    let tables = txn.open_table(TABLES)?;
     let mut total = Table::zeros(cells);
     let stored_for = seal.reused.map_or(query, |from| from.0);
     for (node, _, digest) in &seal.cohort {
-        let Some(bytes) = tables.get((run, stored_for, *node.as_bytes(), *digest.as_bytes()))? else {
+        let key = (run, stored_for, *node.as_bytes(), *digest.as_bytes());
+        let Some(stored) = pieces::table(&tables, key)? else {
             let gone = format!("the table of {node} is gone");
             return Ok(seal.asked.is_some().then_some(gone));
         };
-        let added = packed::decode(bytes.value(), cells)
-            .map_err(|error| error.to_string())
-            .and_then(|cells| total.merge(&Table::from_cells(cells)).map_err(|error| error.to_string()));
+        let mut decoder = Decoder::new(cells);
+        let added =
+            parts(txn, stored, |part| decoder.merge(part, &mut total).map_err(|error| error.to_string()))?;
+        let added = added.and_then(|()| decoder.finish().map_err(|error| error.to_string()));
         if let Err(error) = added {
             return Ok(Some(format!("the table of {node} cannot be read: {error}")));
         }
     }
     Ok((total != merged).then(|| "its sum is not that of the tables it names".to_owned()))
+}
+
+/// Pieces that nothing says anything of. What was staged when the store was closed is gone when it is opened.
+fn strays(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
+    let pieces = txn.open_table(PIECES)?;
+    let (mut numbers, mut from) = (BTreeSet::new(), Some(0));
+    while let Some(first) = from
+        && let Some(entry) = pieces.range((first, 0)..)?.next()
+    {
+        let (number, _) = entry?.0.value();
+        numbers.insert(number);
+        from = number.checked_add(1);
+    }
+    for entry in txn.open_table(TABLES)?.iter()? {
+        numbers.remove(&entry?.1.value().0);
+    }
+    for entry in txn.open_table(SEALS)?.iter()? {
+        let (key, value) = entry?;
+        // One that cannot be read is a problem by itself.
+        if let Ok(SealRecord { sum: Some(sum), .. }) = decode("seals", key.value(), value.value()) {
+            numbers.remove(&sum.id);
+        }
+    }
+    for staged in pieces::all_staged(&txn.open_table(STAGED)?)? {
+        numbers.remove(&staged.0);
+    }
+    if !numbers.is_empty() {
+        examined.problem(format!("pieces: those under {numbers:?} are of no table"));
+    }
+    Ok(())
 }
 
 fn audit(txn: &ReadTransaction, examined: &mut Examined) -> Result<(), Failure> {
@@ -276,7 +344,8 @@ mod tests {
     use redb::{Database, TableDefinition};
 
     use super::*;
-    use crate::{NewContribution, RedbStore, Store};
+    use crate::tables::Bytes;
+    use crate::{NewContribution, Packed, RedbStore, Store};
 
     fn node(id: u8) -> NodeId {
         NodeId::from_bytes([id; 16])
@@ -300,7 +369,14 @@ mod tests {
             store.save_node(node(id), &record, 1).unwrap();
             let dataset = DatasetVersion(1);
             let (query, table) = (QueryId(0), BlobRef::of(bytes));
-            let new = NewContribution { run: &run, query, node: node(id), dataset, table, bytes };
+            let new = NewContribution {
+                run: &run,
+                query,
+                node: node(id),
+                dataset,
+                table,
+                packed: Packed::Whole(bytes),
+            };
             store.put_contributions(&[new], 2).unwrap();
             cohort.push((node(id), dataset, table.digest));
         }
@@ -341,7 +417,7 @@ mod tests {
         let examined = examine(&path).unwrap();
         assert_eq!(examined.problems, [""; 0]);
         assert_eq!((examined.format, examined.audit_lines), (FORMAT, 6));
-        assert!(examined.tables.contains(&("packed", 2)) && examined.tables.contains(&("seals", 1)));
+        assert!(examined.tables.contains(&("tables", 2)) && examined.tables.contains(&("seals", 1)));
         assert_eq!(examined.runs.len(), 1);
         assert!(std::fs::read(&path).unwrap() == before, "the file was changed");
         let open = RedbStore::open(&path).unwrap();
@@ -351,9 +427,8 @@ mod tests {
 
     #[test]
     fn what_was_changed_behind_its_back_is_named() {
-        let key = ("r-1", 0, [2; 16], *Digest::of(&packed::encode(&[2, 20])).as_bytes());
         type Tampering = Box<dyn Fn(&Path) -> Vec<String>>;
-        let cases: [(&str, Tampering); 4] = [
+        let cases: [(&str, Tampering); 6] = [
             (
                 "found digest",
                 Box::new(|path| {
@@ -363,8 +438,22 @@ mod tests {
                 }),
             ),
             (
-                "packed, q0 of r-1",
-                Box::new(move |path| tamper(path, PACKED, |t| _ = t.insert(key, &b"other"[..]).unwrap())),
+                "tables, q0 of r-1",
+                Box::new(|path| {
+                    tamper(path, PIECES, |t| {
+                        let mut other = t.get((1, 0)).unwrap().unwrap().value().to_vec();
+                        other[0] ^= 1;
+                        t.insert((1, 0), other.as_slice()).unwrap();
+                    })
+                }),
+            ),
+            (
+                "its piece (1, 0): it is gone",
+                Box::new(|path| tamper(path, PIECES, |t| _ = t.remove((1, 0)).unwrap())),
+            ),
+            (
+                "pieces: those under {7} are of no table",
+                Box::new(|path| tamper(path, PIECES, |t| _ = t.insert((7, 0), &b"odd"[..]).unwrap())),
             ),
             (
                 "audit: line 3 follows line 1",
@@ -389,13 +478,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
         filled(&path);
+        let other = Table::from_cells(vec![3, 31]);
+        tamper(&path, PIECES, |table| {
+            _ = table.insert((2, 0), packed::encode(other.cells()).as_slice()).unwrap();
+        });
         let problems = tamper(&path, SEALS, |table| {
             let bytes = table.get(("r-1", 0)).unwrap().unwrap().value().to_vec();
-            let mut seal: Seal = postcard::from_bytes(&bytes).unwrap();
-            let other = Table::from_cells(vec![3, 31]);
-            seal.merged = Some(packed::encode(other.cells()));
-            seal.digest = Some(other.digest());
-            table.insert(("r-1", 0), postcard::to_stdvec(&seal).unwrap().as_slice()).unwrap();
+            let mut record: SealRecord = postcard::from_bytes(&bytes).unwrap();
+            record.digest = Some(other.digest());
+            table.insert(("r-1", 0), postcard::to_stdvec(&record).unwrap().as_slice()).unwrap();
         });
         assert_eq!(problems, ["seals, q0 of r-1: its sum is not that of the tables it names"]);
     }

@@ -16,8 +16,10 @@ mod examine;
 #[cfg(any(test, feature = "conformance"))]
 pub mod failing;
 mod migrate;
+mod pieces;
 mod records;
 mod redb_store;
+mod seals;
 mod tables;
 mod unsynced;
 
@@ -25,8 +27,8 @@ pub use copy::{Snapshot, Snapshots, in_use};
 pub use error::StoreError;
 pub use examine::{Examined, examine};
 pub use records::{
-    AuditEntry, ContributionMeta, NewContribution, NodeRecord, PutOutcome, Seal, TokenOutcome, TokenRecord,
-    Traffic,
+    AuditEntry, ContributionMeta, NewContribution, NodeRecord, Packed, PutOutcome, Seal, StageId,
+    TokenOutcome, TokenRecord, Traffic,
 };
 pub use redb_store::RedbStore;
 
@@ -37,7 +39,10 @@ use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::Digest;
 
 /// Version of the store's format that this build writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+
+/// Bytes that are best staged at a time: whole pieces, as the embedded store keeps them.
+pub const STAGE: usize = 16 * pieces::PIECE;
 
 /// Durable state of one federation. Every method that changes something returns after the change is on disk.
 ///
@@ -100,14 +105,45 @@ pub trait Store: Send + std::fmt::Debug {
         query: QueryId,
     ) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError>;
 
-    /// A contribution's packed table, by its digest: the node's newest, or an older one that was counted in a seal.
+    /// Keeps the next bytes of a packed table whose contribution is to follow: after those that are kept `under` that
+    /// number, or the first ones under a new number. They are not durable before the contribution is, and are gone when
+    /// the store is opened again.
+    fn stage(&mut self, under: Option<StageId>, bytes: &[u8]) -> Result<StageId, StoreError>;
+
+    /// Forgets staged bytes whose contribution will not come. What a contribution took up is not staged any more.
+    fn discard(&mut self, staged: StageId) -> Result<(), StoreError>;
+
+    /// Whether a packed table is there: see [`Store::read_contribution`].
+    fn has_contribution(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        node: NodeId,
+        table: Digest,
+    ) -> Result<bool, StoreError>;
+
+    /// At most `limit` bytes from `offset` on of a contribution's packed table, by its digest: the node's newest, or an
+    /// older one that was counted in a seal. `None` if there is no such table.
+    fn read_contribution(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        node: NodeId,
+        table: Digest,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The whole of a contribution's packed table: see [`Store::read_contribution`].
     fn contribution(
         &self,
         run: &RunId,
         query: QueryId,
         node: NodeId,
         table: Digest,
-    ) -> Result<Option<Vec<u8>>, StoreError>;
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read_contribution(run, query, node, table, 0, usize::MAX)
+    }
 
     /// Closes a query for good. The same seal again changes nothing; another one is an error.
     fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError>;

@@ -1,16 +1,23 @@
-//! From the store's first format to this one.
+//! From the store's earlier formats to this one.
 
 use exeunt_protocol::message::Membership;
 use exeunt_protocol::{DatasetVersion, NodeId};
 use exeunt_stats::Digest;
 use redb::{ReadableTable, TableDefinition, TableHandle as _, WriteTransaction};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::tables::{AnswerKey, Bytes, CONTRIBUTIONS, Failure, NODES, PACKED, SEALS, TOKENS, decode, encode};
+use crate::tables::{
+    AnswerKey, Bytes, CONTRIBUTIONS, Failure, NODES, SEALS, TOKENS, TableKey, decode, encode,
+};
 use crate::{ContributionMeta, NodeRecord, Seal, TokenRecord};
+use crate::{pieces, seals};
 
 /// Tables by node; a newer one took the place of what was counted.
 pub(crate) const PACKED_1: TableDefinition<'_, AnswerKey, Bytes> = TableDefinition::new("packed");
+
+/// Each table as one value.
+pub(crate) const PACKED_2: TableDefinition<'_, TableKey<'_>, Bytes> = TableDefinition::new("tables");
 
 #[derive(Deserialize)]
 struct Node1 {
@@ -55,16 +62,30 @@ pub(crate) fn from_1(txn: &WriteTransaction) -> Result<(), Failure> {
         let record = TokenRecord { label, expires_ms, used_by, approve: false };
         tokens.insert(key, encode("tokens", &record)?.as_slice())?;
     }
-    let mut seals = txn.open_table(SEALS)?;
-    for (run, query) in keys(&seals, |(run, query)| (run.to_owned(), query))? {
-        let key = (run.as_str(), query);
-        let old: Option<Seal1> =
-            seals.get(key)?.map(|value| decode("seals", key, value.value())).transpose()?;
-        let Some(Seal1 { cohort, declined, merged, cells, digest, sealed_ms }) = old else { continue };
-        let seal = Seal { cohort, declined, merged, cells, digest, sealed_ms, asked: None, reused: None };
-        seals.insert(key, encode("seals", &seal)?.as_slice())?;
-    }
+    each_seal(txn, |Seal1 { cohort, declined, merged, cells, digest, sealed_ms }| Seal {
+        cohort,
+        declined,
+        merged,
+        cells,
+        digest,
+        sealed_ms,
+        asked: None,
+        reused: None,
+    })?;
     tables(txn)
+}
+
+fn each_seal<T: DeserializeOwned>(txn: &WriteTransaction, now: impl Fn(T) -> Seal) -> Result<(), Failure> {
+    let seals = keys(&txn.open_table(SEALS)?, |(run, query)| (run.to_owned(), query))?;
+    for (run, query) in seals {
+        let key = (run.as_str(), query);
+        let old: Option<T> =
+            txn.open_table(SEALS)?.get(key)?.map(|value| decode("seals", key, value.value())).transpose()?;
+        if let Some(old) = old {
+            seals::put(txn, key, &now(old))?;
+        }
+    }
+    Ok(())
 }
 
 fn tables(txn: &WriteTransaction) -> Result<(), Failure> {
@@ -72,7 +93,7 @@ fn tables(txn: &WriteTransaction) -> Result<(), Failure> {
         return Ok(());
     }
     {
-        let (contributions, mut packed) = (txn.open_table(CONTRIBUTIONS)?, txn.open_table(PACKED)?);
+        let contributions = txn.open_table(CONTRIBUTIONS)?;
         let old = txn.open_table(PACKED_1)?;
         for (run, query, node) in keys(&old, |(run, query, node)| (run.to_owned(), query, node))? {
             let key = (run.as_str(), query, node);
@@ -81,12 +102,25 @@ fn tables(txn: &WriteTransaction) -> Result<(), Failure> {
                 .map(|value| decode("contributions", key, value.value()))
                 .transpose()?;
             if let (Some(meta), Some(bytes)) = (meta, old.get(key)?) {
-                packed.insert((run.as_str(), query, node, *meta.table.digest.as_bytes()), bytes.value())?;
+                pieces::put_table(txn, (&run, query, node, *meta.table.digest.as_bytes()), bytes.value())?;
             }
         }
     }
     txn.delete_table(PACKED_1)?;
     Ok(())
+}
+
+/// Cuts tables and sums into pieces. Part of the transaction that notes the new format, as [`from_1`].
+pub(crate) fn from_2(txn: &WriteTransaction) -> Result<(), Failure> {
+    {
+        let old = txn.open_table(PACKED_2)?;
+        for entry in old.iter()? {
+            let (key, bytes) = entry?;
+            pieces::put_table(txn, key.value(), bytes.value())?;
+        }
+    }
+    txn.delete_table(PACKED_2)?;
+    each_seal(txn, |seal: Seal| seal)
 }
 
 /// Every key of a table, so that it can be changed while going through it.
@@ -116,6 +150,49 @@ mod tests {
     ) {
         let bytes = postcard::to_stdvec(value).unwrap();
         txn.open_table(table).unwrap().insert(key, bytes.as_slice()).unwrap();
+    }
+
+    #[test]
+    fn a_store_of_the_second_format_opens_with_its_tables_in_pieces() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let (node, run): (_, RunId) = (NodeId::from_bytes([1; 16]), "r-1".parse().unwrap());
+        let bytes: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
+        let table = BlobRef::of(&bytes);
+        drop(RedbStore::open(&path).unwrap());
+        let database = Database::open(&path).unwrap();
+        let txn = database.begin_write().unwrap();
+        txn.open_table(META).unwrap().insert(FORMAT_KEY, 2).unwrap();
+        let meta = ContributionMeta { dataset: DatasetVersion(1), table, stored_ms: 6 };
+        put(&txn, CONTRIBUTIONS, ("r-1", 0, *node.as_bytes()), &meta);
+        let key = ("r-1", 0, *node.as_bytes(), *table.digest.as_bytes());
+        txn.open_table(PACKED_2).unwrap().insert(key, bytes.as_slice()).unwrap();
+        let seal = Seal {
+            cohort: vec![(node, DatasetVersion(1), table.digest)],
+            declined: Vec::new(),
+            merged: Some(bytes.clone()),
+            cells: 3,
+            digest: Some(table.digest),
+            sealed_ms: 7,
+            asked: Some(table.digest),
+            reused: Some(QueryId(0)),
+        };
+        put(&txn, SEALS, ("r-1", 1), &seal);
+        txn.commit().unwrap();
+        drop(database);
+        for _again in 0..2 {
+            let store = RedbStore::open(&path).unwrap();
+            assert_eq!(
+                store.contribution(&run, QueryId(0), node, table.digest).unwrap(),
+                Some(bytes.clone())
+            );
+            assert_eq!(store.seals(&run).unwrap(), [(QueryId(1), seal.clone())]);
+        }
+        let examined = crate::examine(&path).unwrap();
+        assert_eq!(examined.format, FORMAT);
+        // What the sum is of was made up.
+        assert_eq!(examined.problems.len(), 1, "{:?}", examined.problems);
+        assert!(examined.problems[0].contains("its sum cannot be read"), "{:?}", examined.problems);
     }
 
     #[test]

@@ -62,8 +62,24 @@ pub struct NewContribution<'a> {
     /// Digest and length of the packed table.
     pub table: BlobRef,
     /// The packed table.
-    pub bytes: &'a [u8],
+    pub packed: Packed<'a>,
 }
+
+/// Where the packed table of a contribution is.
+#[derive(Debug, Clone, Copy)]
+pub enum Packed<'a> {
+    /// Here.
+    Whole(&'a [u8]),
+    /// In the store, by [`Store::stage`](crate::Store::stage). Whatever becomes of the contribution, it is not staged
+    /// any more afterwards.
+    Staged(StageId),
+    /// In the store, with an earlier contribution of this node to this query.
+    Kept,
+}
+
+/// Names the bytes of a table that came before its contribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StageId(pub(crate) u64);
 
 /// What became of a contribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

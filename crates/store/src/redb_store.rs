@@ -10,18 +10,20 @@ use exeunt_stats::Digest;
 use redb::backends::InMemoryBackend;
 use redb::{
     Database, DatabaseError, Durability, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageBackend,
-    WriteTransaction,
+    TableHandle as _, WriteTransaction,
 };
 
 use crate::copy::Snapshots;
 use crate::migrate;
+use crate::pieces::{self, PIECES, STAGED, TABLES};
+use crate::seals;
 use crate::tables::{
-    AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NAMED, NODES, PACKED, POLICIES, RUNS, SEALS,
-    TOKENS, TRAFFIC, create_all, decode, encode, next_line,
+    AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NAMED, NODES, POLICIES, RUNS, SEALS, TOKENS,
+    TRAFFIC, TableKey, create_all, decode, encode, next_line,
 };
 use crate::{
-    AuditEntry, ContributionMeta, FORMAT, NewContribution, NodeRecord, PutOutcome, Seal, Store, StoreError,
-    TokenOutcome, TokenRecord, Traffic,
+    AuditEntry, ContributionMeta, FORMAT, NewContribution, NodeRecord, Packed, PutOutcome, Seal, StageId,
+    Store, StoreError, TokenOutcome, TokenRecord, Traffic,
 };
 
 /// Bytes of pages that the database keeps in memory. Its own default, a gigabyte, would let a coordinator grow with
@@ -75,23 +77,37 @@ impl RedbStore {
 
     fn prepare(database: Database, path: PathBuf) -> Result<Self, StoreError> {
         let store = Self { database: Arc::new(database), path, broken: AtomicBool::new(false) };
-        match store.format()? {
-            Some(FORMAT) => return Ok(store),
+        let before = store.format()?;
+        match before {
+            Some(FORMAT) => {
+                store.forget_staged()?;
+                return Ok(store);
+            }
             Some(found) if found > FORMAT => {
                 return Err(StoreError::Newer { path: store.path, found, supported: FORMAT });
             }
             _ => {}
         }
-        let before = store.format()?;
         store.write(|txn| {
             create_all(txn)?;
-            if before == Some(1) {
-                migrate::from_1(txn)?;
+            match before {
+                Some(1) => migrate::from_1(txn)?,
+                Some(2) => migrate::from_2(txn)?,
+                _ => {}
             }
             txn.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
             Ok(())
         })?;
         Ok(store)
+    }
+
+    /// What was staged when the store was closed, or its process ended, belongs to uploads that nobody remembers.
+    fn forget_staged(&self) -> Result<(), StoreError> {
+        let left = self.read(|txn| pieces::all_staged(&txn.open_table(STAGED)?))?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        self.write(|txn| left.iter().try_for_each(|staged| pieces::discard(txn, *staged)))
     }
 
     /// Takes snapshots of this store for as long as it is open, also when it is somebody else's by then.
@@ -108,9 +124,17 @@ impl RedbStore {
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
+        self.commit(Durability::Immediate, change)
+    }
+
+    fn commit<T>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
         let attempt = || {
             let mut txn = self.database.begin_write()?;
-            txn.set_durability(Durability::Immediate)?;
+            txn.set_durability(durability)?;
             // A commit in one phase trusts a checksum that is not made against forgery or torn writes.
             txn.set_two_phase_commit(true);
             let value = change(&txn)?;
@@ -214,35 +238,51 @@ fn enrolled(known: Option<NodeRecord>, name: &str, approve: bool, now_ms: u64) -
     }
 }
 
-/// Compares a contribution with what is stored under its key, and stores it where it wins.
-fn put_one(txn: &WriteTransaction, new: &NewContribution<'_>, now_ms: u64) -> Result<PutOutcome, Failure> {
+/// What becomes of a contribution beside the one that is stored under its key.
+fn compared(stored: Option<&ContributionMeta>, new: &NewContribution<'_>) -> PutOutcome {
+    match stored {
+        None => PutOutcome::Stored,
+        Some(old) if old.dataset == new.dataset && old.table == new.table => PutOutcome::Duplicate,
+        Some(old) if old.dataset == new.dataset => PutOutcome::Conflict { expected: old.table.digest },
+        Some(old) if old.dataset > new.dataset => PutOutcome::Stale { current: old.dataset },
+        Some(old) => PutOutcome::Replaced { previous: old.dataset },
+    }
+}
+
+/// Compares a contribution with what is stored under its key, and stores it where it wins. Notes the table whose place it
+/// took.
+fn put_one<'a>(
+    txn: &WriteTransaction,
+    new: &'a NewContribution<'a>,
+    now_ms: u64,
+    replaced: &mut Vec<(&'a NewContribution<'a>, Digest)>,
+) -> Result<PutOutcome, Failure> {
     let mut contributions = txn.open_table(CONTRIBUTIONS)?;
     let key = (new.run.as_str(), new.query.0, *new.node.as_bytes());
     let stored: Option<ContributionMeta> = match contributions.get(key)? {
         Some(value) => Some(decode("contributions", key, value.value())?),
         None => None,
     };
-    let outcome = match stored {
-        None => PutOutcome::Stored,
-        Some(old) if old.dataset == new.dataset && old.table == new.table => {
-            return Ok(PutOutcome::Duplicate);
+    let outcome = compared(stored.as_ref(), new);
+    if !matches!(outcome, PutOutcome::Stored | PutOutcome::Replaced { .. }) {
+        if let Packed::Staged(staged) = new.packed {
+            pieces::discard(txn, staged)?;
         }
-        Some(old) if old.dataset == new.dataset => {
-            return Ok(PutOutcome::Conflict { expected: old.table.digest });
-        }
-        Some(old) if old.dataset > new.dataset => return Ok(PutOutcome::Stale { current: old.dataset }),
-        Some(old) => PutOutcome::Replaced { previous: old.dataset },
-    };
+        return Ok(outcome);
+    }
     let meta = ContributionMeta { dataset: new.dataset, table: new.table, stored_ms: now_ms };
     contributions.insert(key, encode("contributions", &meta)?.as_slice())?;
-    let mut packed = txn.open_table(PACKED)?;
-    let of = |table: Digest| (new.run.as_str(), new.query.0, *new.node.as_bytes(), *table.as_bytes());
-    if let Some(old) = stored
-        && !is_counted(txn, new, old.table.digest)?
-    {
-        packed.remove(of(old.table.digest))?;
+    let of = |table: Digest| table_key(new.run, new.query, new.node, table);
+    match new.packed {
+        Packed::Whole(bytes) => pieces::put_table(txn, of(new.table.digest), bytes)?,
+        Packed::Staged(staged) => pieces::take_up(txn, of(new.table.digest), staged, &new.table)?,
+        Packed::Kept if txn.open_table(TABLES)?.get(of(new.table.digest))?.is_some() => {}
+        Packed::Kept => {
+            let key = format!("{:?}", of(new.table.digest));
+            return Err(Failure::Value { table: TABLES.name(), key, what: "it is not there".to_owned() });
+        }
     }
-    packed.insert(of(new.table.digest), new.bytes)?;
+    replaced.extend(stored.map(|old| (new, old.table.digest)));
     let text = match outcome {
         PutOutcome::Replaced { previous } => {
             let (from, to) = (previous.0, new.dataset.0);
@@ -260,13 +300,34 @@ fn put_one(txn: &WriteTransaction, new: &NewContribution<'_>, now_ms: u64) -> Re
     Ok(outcome)
 }
 
+/// Removes a table that `by` took the place of, unless it was counted or is the node's newest again.
+fn remove_unless_needed(
+    txn: &WriteTransaction,
+    by: &NewContribution<'_>,
+    table: Digest,
+) -> Result<(), Failure> {
+    let key = (by.run.as_str(), by.query.0, *by.node.as_bytes());
+    let newest: Option<ContributionMeta> = match txn.open_table(CONTRIBUTIONS)?.get(key)? {
+        Some(value) => Some(decode("contributions", key, value.value())?),
+        None => None,
+    };
+    if newest.is_some_and(|newest| newest.table.digest == table) || is_counted(txn, by, table)? {
+        return Ok(());
+    }
+    pieces::remove_table(txn, table_key(by.run, by.query, by.node, table))
+}
+
 /// Whether a table of the same node is in the seal of the query that `new` answers.
 fn is_counted(txn: &WriteTransaction, new: &NewContribution<'_>, table: Digest) -> Result<bool, Failure> {
-    let key = (new.run.as_str(), new.query.0);
-    let seals = txn.open_table(SEALS)?;
-    let Some(value) = seals.get(key)? else { return Ok(false) };
-    let seal: Seal = decode("seals", key, value.value())?;
-    Ok(seal.cohort.iter().any(|(node, _, digest)| *node == new.node && *digest == table))
+    let seal = seals::record(&txn.open_table(SEALS)?, (new.run.as_str(), new.query.0))?;
+    let counted = |seal: seals::SealRecord| {
+        seal.cohort.iter().any(|(node, _, digest)| *node == new.node && *digest == table)
+    };
+    Ok(seal.is_some_and(counted))
+}
+
+fn table_key(run: &RunId, query: QueryId, node: NodeId, table: Digest) -> TableKey<'_> {
+    (run.as_str(), query.0, *node.as_bytes(), *table.as_bytes())
 }
 
 /// The range of keys that belong to a run, or to one of its queries.
@@ -412,7 +473,16 @@ impl Store for RedbStore {
         contributions: &[NewContribution<'_>],
         now_ms: u64,
     ) -> Result<Vec<PutOutcome>, StoreError> {
-        self.write(|txn| contributions.iter().map(|new| put_one(txn, new, now_ms)).collect())
+        self.write(|txn| {
+            let mut replaced = Vec::new();
+            let mut put = |new| put_one(txn, new, now_ms, &mut replaced);
+            let outcomes = contributions.iter().map(&mut put).collect::<Result<_, _>>()?;
+            // At the end: one of them may have brought back what another replaced.
+            for (new, old) in replaced {
+                remove_unless_needed(txn, new, old)?;
+            }
+            Ok(outcomes)
+        })
     }
 
     fn contributions(
@@ -431,34 +501,50 @@ impl Store for RedbStore {
         })
     }
 
-    fn contribution(
+    fn stage(&mut self, under: Option<StageId>, bytes: &[u8]) -> Result<StageId, StoreError> {
+        self.commit(Durability::None, |txn| pieces::stage(txn, under, bytes))
+    }
+
+    fn discard(&mut self, staged: StageId) -> Result<(), StoreError> {
+        self.commit(Durability::None, |txn| pieces::discard(txn, staged))
+    }
+
+    fn has_contribution(
         &self,
         run: &RunId,
         query: QueryId,
         node: NodeId,
         table: Digest,
+    ) -> Result<bool, StoreError> {
+        self.read(|txn| Ok(txn.open_table(TABLES)?.get(table_key(run, query, node, table))?.is_some()))
+    }
+
+    fn read_contribution(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        node: NodeId,
+        table: Digest,
+        offset: u64,
+        limit: usize,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|txn| {
-            let key = (run.as_str(), query.0, *node.as_bytes(), *table.as_bytes());
-            let bytes = txn.open_table(PACKED)?.get(key)?.map(|value| value.value().to_vec());
-            Ok(bytes)
+            let stored = pieces::table(&txn.open_table(TABLES)?, table_key(run, query, node, table))?;
+            let pieces = txn.open_table(PIECES)?;
+            stored.map(|stored| pieces::read(&pieces, stored, offset, limit)).transpose()
         })
     }
 
     fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError> {
         self.write(|txn| {
-            let mut seals = txn.open_table(SEALS)?;
             let key = (run.as_str(), query.0);
-            let stored: Option<Seal> = match seals.get(key)? {
-                Some(value) => Some(decode("seals", key, value.value())?),
-                None => None,
-            };
-            if let Some(stored) = stored {
+            if let Some(stored) = seals::record(&txn.open_table(SEALS)?, key)? {
+                let stored = seals::whole(stored, &txn.open_table(PIECES)?)?;
                 let same = stored.cohort == seal.cohort && stored.merged == seal.merged;
                 let refused = || Failure::AlreadySealed { run: run.to_string(), query: query.0 };
                 return if same { Ok(()) } else { Err(refused()) };
             }
-            seals.insert(key, encode("seals", seal)?.as_slice())?;
+            seals::put(txn, key, seal)?;
             let text =
                 format!("{query} sealed: {} counted, {} declined", seal.cohort.len(), seal.declined.len());
             log(txn, seal.sealed_ms, Some(run), None, text)
@@ -467,12 +553,14 @@ impl Store for RedbStore {
 
     fn seals(&self, run: &RunId) -> Result<Vec<(QueryId, Seal)>, StoreError> {
         self.read(|txn| {
-            let mut seals = Vec::new();
+            let pieces = txn.open_table(PIECES)?;
+            let mut found = Vec::new();
             for entry in txn.open_table(SEALS)?.range((run.as_str(), 0)..=(run.as_str(), u32::MAX))? {
                 let (key, value) = entry?;
-                seals.push((QueryId(key.value().1), decode("seals", key.value(), value.value())?));
+                let record = decode("seals", key.value(), value.value())?;
+                found.push((QueryId(key.value().1), seals::whole(record, &pieces)?));
             }
-            Ok(seals)
+            Ok(found)
         })
     }
 
@@ -631,6 +719,23 @@ mod tests {
         let store = RedbStore::open(&path).unwrap();
         assert_eq!(store.runs().unwrap(), [(run.clone(), b"record".to_vec())]);
         assert_eq!(store.traffic(&run).unwrap(), [(QueryId(2), node, Traffic { up: 5, down: 7 })]);
+    }
+
+    #[test]
+    fn what_was_staged_is_gone_after_a_restart_and_takes_no_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let pieces =
+            |store: &RedbStore| store.read(|txn| Ok(txn.open_table(PIECES)?.iter()?.count())).unwrap();
+        let mut store = RedbStore::open(&path).unwrap();
+        let staged = store.stage(None, &[1; 3 * pieces::PIECE]).unwrap();
+        assert_eq!(pieces(&store), 3);
+        drop(store);
+        let mut store = RedbStore::open(&path).unwrap();
+        assert_eq!(pieces(&store), 0);
+        assert!(store.stage(Some(staged), b"more").is_err());
+        drop(store);
+        assert_eq!(crate::examine(&path).unwrap().problems, [""; 0]);
     }
 
     #[test]

@@ -7,11 +7,13 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::pieces::{PIECES, STAGED, TABLES};
+
 pub(crate) type Bytes = &'static [u8];
 /// A run, a query, a node.
 pub(crate) type AnswerKey = (&'static str, u32, [u8; 16]);
 /// A run, a query, a node, a table's digest.
-pub(crate) type TableKey = (&'static str, u32, [u8; 16], [u8; 32]);
+pub(crate) type TableKey<'a> = (&'a str, u32, [u8; 16], [u8; 32]);
 
 pub(crate) const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
 pub(crate) const NODES: TableDefinition<'_, [u8; 16], Bytes> = TableDefinition::new("nodes");
@@ -19,8 +21,6 @@ pub(crate) const TOKENS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition:
 pub(crate) const BLOBS: TableDefinition<'_, [u8; 32], Bytes> = TableDefinition::new("blobs");
 pub(crate) const RUNS: TableDefinition<'_, &str, Bytes> = TableDefinition::new("runs");
 pub(crate) const CONTRIBUTIONS: TableDefinition<'_, AnswerKey, Bytes> = TableDefinition::new("contributions");
-/// By digest, so that a table which was counted stays when its node has newer data.
-pub(crate) const PACKED: TableDefinition<'_, TableKey, Bytes> = TableDefinition::new("tables");
 pub(crate) const SEALS: TableDefinition<'_, (&str, u32), Bytes> = TableDefinition::new("seals");
 pub(crate) const POLICIES: TableDefinition<'_, (&str, u32), Bytes> = TableDefinition::new("policies");
 pub(crate) const NAMED: TableDefinition<'_, (&str, &str), Bytes> = TableDefinition::new("named-policies");
@@ -57,7 +57,9 @@ pub(crate) fn create_all(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.open_table(BLOBS)?;
     txn.open_table(RUNS)?;
     txn.open_table(CONTRIBUTIONS)?;
-    txn.open_table(PACKED)?;
+    txn.open_table(TABLES)?;
+    txn.open_table(PIECES)?;
+    txn.open_table(STAGED)?;
     txn.open_table(SEALS)?;
     txn.open_table(POLICIES)?;
     txn.open_table(NAMED)?;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::measure::quantile;
 use super::ratio;
-use super::sessions::{self, SessionsArgs, Tables, bytes};
+use super::sessions::{self, SessionsArgs, bytes};
 use crate::cli::Json;
 use crate::show::{grid, right, size};
 
@@ -68,7 +68,7 @@ fn measure(arguments: &IngestArgs) -> anyhow::Result<Report> {
     let folder = arguments.folder.as_deref();
     // The disk first, and its files stay until the end: what is written into memory that something else has just let go
     // of looks faster than it is.
-    let (_files, disk) = disk(folder, Tables::new(1, table)?.bytes(), rounds)?;
+    let (_files, disk) = disk(folder, table, rounds)?;
     let measured = sessions::measure(&SessionsArgs::of_one(table, rounds, folder, arguments.output))?;
     measured.check()?;
     let row = |what, median_ms: f64| Row {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use exeunt_link::Transfer;
 use exeunt_protocol::message::BlobRef;
 use exeunt_protocol::{DatasetVersion, NodeId, QueryId, RunId};
+
+use super::part::Part;
 
 /// Most bytes kept of all nodes' interrupted uploads.
 const MAX_KEPT: u64 = 512 << 20;
@@ -31,15 +32,6 @@ pub(crate) struct Key {
 pub(crate) struct Answer {
     pub(crate) dataset: DatasetVersion,
     pub(crate) table: BlobRef,
-}
-
-/// The first bytes of an answer.
-#[derive(Debug, Clone)]
-pub(crate) struct Part {
-    pub(crate) answer: Answer,
-    /// Has hashed `bytes`.
-    pub(crate) transfer: Transfer,
-    pub(crate) bytes: Vec<u8>,
 }
 
 /// How much is kept, and for how long.
@@ -79,7 +71,7 @@ impl Kept {
     pub(crate) fn put(&mut self, now: Duration, key: Key, mut part: Part) {
         self.parts.remove(&key);
         self.expire(now);
-        let (bytes, bounds) = (part.bytes.len() as u64, self.bounds);
+        let (bytes, bounds) = (part.held(), self.bounds);
         if bytes == 0 || bytes > bounds.node_bytes.min(bounds.bytes) {
             return;
         }
@@ -118,8 +110,8 @@ impl Kept {
     fn make_room(&mut self, of: impl Fn(&Key) -> bool, bytes: u64, parts: usize) {
         loop {
             let these = || self.parts.iter().filter(|(key, _)| of(key));
-            let (count, held) = these()
-                .fold((0, 0), |(count, held), (_, (_, part))| (count + 1, held + part.bytes.len() as u64));
+            let (count, held) =
+                these().fold((0, 0), |(count, held), (_, (_, part))| (count + 1, held + part.held()));
             let oldest = these().min_by_key(|(_, (since, _))| *since).map(|(key, _)| key.clone());
             match oldest {
                 Some(oldest) if count >= parts || held > bytes => self.parts.remove(&oldest),
@@ -131,7 +123,6 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use exeunt_link::Blob;
     use exeunt_stats::Digest;
     use proptest::prelude::*;
 
@@ -154,12 +145,9 @@ mod tests {
     }
 
     fn part(name: u8, length: usize) -> Part {
-        let answer = answer(name);
-        let blob = Blob { length: answer.table.bytes, digest: answer.table.digest };
-        let mut transfer = Transfer::new(blob, 1000).unwrap();
-        let bytes = vec![name; length];
-        transfer.absorb(&bytes).unwrap();
-        Part { answer, transfer, bytes }
+        let mut part = Part::new(answer(name), 0).unwrap();
+        part.bytes = vec![name; length];
+        part
     }
 
     fn at(seconds: u64) -> Duration {
@@ -176,7 +164,7 @@ mod tests {
         kept.put(at(0), key(1, 0), part(7, 20));
         kept.put(at(1), key(1, 0), part(7, 30));
         let part_of = kept.take(at(2), &key(1, 0), answer(7)).unwrap();
-        assert_eq!((part_of.transfer.offset(), part_of.bytes.len()), (30, 30));
+        assert_eq!(part_of.held(), 30);
         assert!(kept.take(at(2), &key(1, 0), answer(7)).is_none(), "it was taken out");
 
         kept.put(at(2), key(1, 0), part(7, 20));

@@ -1,12 +1,13 @@
 //! Taking in tables: where an upload goes on, who goes first, and how much memory all of them have.
 //!
 //! An upload is what one node answers to one query. It waits for its turn before it is told to begin, so that what is
-//! not there yet lies with the node and not here. When its stream ends early, what came is kept ([`kept`]), and the
+//! not there yet lies with the node and not here. A long table goes into the store while it comes ([`part`]). When its stream ends early, what came is kept ([`kept`]), and the
 //! next stream begins at that offset. A stream takes over from an older one of the same upload, whose connection may
 //! be dead without anybody having noticed: the older one hands in what it has and writes nothing more.
 
 mod kept;
 mod pace;
+mod part;
 mod room;
 
 use std::collections::BTreeMap;
@@ -14,18 +15,18 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use exeunt_link::{Blob, Connection, Receiver, RecvError, Sender, Transfer};
+use exeunt_link::{Connection, Receiver, RecvError, Sender};
 use exeunt_protocol::NodeId;
 use exeunt_protocol::message::{Ack, ContributeReply, Contribution, Rejection};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::kept::{Answer, Kept, Key, Part};
+use self::kept::{Answer, Kept, Key};
 use self::pace::{Meter, PATIENCE, Pace, SLOW};
+use self::part::{HELD, Part};
 use self::room::Room;
-use crate::desk::{Clock, Handle, Stopped};
+use crate::desk::{AtOnce, Clock, Handle, Stopped};
 use crate::peer::StreamError;
-use crate::plan::MAX_TABLE;
 
 /// Most uploads of one node at once.
 const MAX_UPLOADS_NODE: usize = 4;
@@ -163,7 +164,7 @@ impl Turn<'_> {
         let (pool, floor) = (self.uploads.room.pool(bytes), Arc::clone(&self.floor));
         let both = async {
             let alone = floor.lock_owned().await;
-            let memory = pool.take(bytes).await.map_err(|_closed| UploadError::TakenOver)?;
+            let memory = pool.take(bytes.min(HELD)).await.map_err(|_closed| UploadError::TakenOver)?;
             Ok(Floor { _alone: alone, _memory: memory })
         };
         tokio::select! {
@@ -195,13 +196,17 @@ pub(crate) async fn contribute(
     mut receiver: Receiver,
 ) -> Result<(), StreamError> {
     let node = NodeId::from_bytes(*connection.peer().id.as_bytes());
-    if let Some(ack) = desk.answered_at_once(node, contribution.clone()).await? {
-        sender.send(&ContributeReply::Done(ack)).await?;
-        return Ok(sender.finish().await?);
-    }
+    let cells = match desk.answered_at_once(node, contribution.clone()).await? {
+        AtOnce::Wanted { cells } => cells,
+        AtOnce::Answered(ack) => {
+            sender.send(&ContributeReply::Done(ack)).await?;
+            return Ok(sender.finish().await?);
+        }
+    };
     let (run, query) = (contribution.run.clone(), contribution.query);
     let result = async {
-        let ack = take_in(uploads, desk, connection, node, contribution, &mut sender, &mut receiver).await?;
+        let wanted = (contribution, cells);
+        let ack = take_in(uploads, desk, connection, node, wanted, &mut sender, &mut receiver).await?;
         sender.send(&ContributeReply::Done(ack)).await?;
         Ok(sender.finish().await?)
     }
@@ -217,7 +222,7 @@ async fn take_in(
     desk: &Handle,
     connection: &Connection,
     node: NodeId,
-    contribution: Contribution,
+    (contribution, cells): (Contribution, usize),
     sender: &mut Sender,
     receiver: &mut Receiver,
 ) -> Result<Ack, StreamError> {
@@ -230,35 +235,34 @@ async fn take_in(
     };
     // The stream that had the floor before may have delivered it all in the meantime.
     if turn.took_over
-        && let Some(ack) = desk.answered_at_once(node, contribution.clone()).await?
+        && let AtOnce::Answered(ack) = desk.answered_at_once(node, contribution.clone()).await?
     {
         return Ok(ack);
     }
     let mut part = match uploads.take(&key, answer) {
         Some(part) => part,
-        None => {
-            let blob = Blob { length: answer.table.bytes, digest: answer.table.digest };
-            match Transfer::new(blob, MAX_TABLE) {
-                Ok(transfer) => Part { answer, transfer, bytes: Vec::new() },
-                Err(error) => return Ok(malformed(&error)),
-            }
-        }
+        None => match Part::new(answer, cells) {
+            Ok(part) => part,
+            Err(error) => return Ok(malformed(&error)),
+        },
     };
-    let offset = part.transfer.offset();
-    // Its memory is its own by now; pages that nothing has come for yet cost none.
-    part.bytes.reserve_exact(usize::try_from(part.transfer.remaining()).unwrap_or(0));
+    let offset = part.held();
+    part.reserve();
     let received = async {
         sender.send(&ContributeReply::Begin { offset }).await?;
-        receive(uploads, &mut turn, &mut part, receiver).await
+        receive(uploads, desk, &mut turn, &mut part, receiver).await
     };
     match received.await {
-        Ok(()) => Ok(desk.arrived(node, contribution, part.bytes).await?),
+        Ok(()) => {
+            let table = part.finish(desk).await?;
+            Ok(desk.delivered(node, contribution, table).await?)
+        }
         Err(StreamError::Receive(RecvError::Blob(error))) if offset == 0 => Ok(malformed(&error)),
         Err(StreamError::Receive(RecvError::Blob(source))) => {
             Err(UploadError::Mixed { offset, source }.into())
         }
         Err(error) => {
-            if part.transfer.catch_up(&part.bytes).is_ok() {
+            if part.put_away(desk).await.is_ok() {
                 uploads.keep(&key, part);
             }
             Err(error)
@@ -269,26 +273,30 @@ async fn take_in(
 /// Receives until the table is there, another stream takes over, or it moves on too slowly.
 async fn receive(
     uploads: &Uploads,
+    desk: &Handle,
     turn: &mut Turn<'_>,
     part: &mut Part,
     receiver: &mut Receiver,
 ) -> Result<(), StreamError> {
     let now = || uploads.clock.now().monotonic;
     let pool = uploads.room.pool(part.answer.table.bytes);
-    let mut meter = Meter::new(now(), part.bytes.len() as u64);
+    let mut meter = Meter::new(now(), part.held());
     let mut looks = interval(LOOK);
     loop {
+        part.make_room(desk).await?;
+        let (transfer, start, bytes) = part.to_receive();
+        let held = start + bytes.len() as u64;
         tokio::select! {
             biased;
             _ = &mut turn.taken_over => return Err(UploadError::TakenOver.into()),
             _ = looks.tick() => {
-                match meter.look(now(), part.bytes.len() as u64, pool.is_crowded()) {
+                match meter.look(now(), held, pool.is_crowded()) {
                     Pace::Fine => {}
                     Pace::Silent => return Err(UploadError::Silent.into()),
                     Pace::Slow => return Err(UploadError::Slow.into()),
                 }
             }
-            read = receiver.recv_more(&mut part.transfer, &mut part.bytes) => if read? == 0 {
+            read = receiver.recv_more(transfer, start, bytes) => if read? == 0 {
                 return Ok(());
             },
         }
@@ -302,16 +310,16 @@ fn malformed(error: &exeunt_link::BlobError) -> Ack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::MAX_TABLE;
     use crate::testing::Fleet;
 
     fn half(key: &Key) -> Part {
         let bytes = key.node.as_bytes().to_vec();
         let table = exeunt_protocol::message::BlobRef::of(&[&bytes[..], &bytes].concat());
         let answer = Answer { dataset: exeunt_protocol::DatasetVersion(1), table };
-        let blob = Blob { length: table.bytes, digest: table.digest };
-        let mut transfer = Transfer::new(blob, MAX_TABLE).unwrap();
-        transfer.absorb(&bytes).unwrap();
-        Part { answer, transfer, bytes }
+        let mut part = Part::new(answer, 0).unwrap();
+        part.bytes = bytes;
+        part
     }
 
     #[tokio::test]

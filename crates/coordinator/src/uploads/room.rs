@@ -10,7 +10,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of tables up to [`LONG`] that are being received or wait for their commit, over all nodes.
 const ROOM: u64 = 32 << 20;
-/// The same of longer ones. One that is longer than this is alone.
+/// The same of longer ones, of which only what is not in the store yet is in memory.
 const ROOM_LONG: u64 = 64 << 20;
 /// From how many bytes on a table is long.
 const LONG: u64 = 4 << 20;

@@ -311,10 +311,10 @@ impl Program {
     }
 
     fn spread(&mut self, table: &Table) -> Result<(), ProgramError> {
-        let Some(heads) = self.heads.take() else { return Err(ProgramError::NotAsking) };
+        let Some(heads) = &self.heads else { return Err(ProgramError::NotAsking) };
         let wanted: Vec<bool> =
             self.context.exits.iter().map(|exit| exit.rules.contains(&Rule::ClassMeans)).collect();
-        let heads = Arc::unwrap_or_clone(heads).with_spreads(table, &self.scales, &wanted)?;
+        let heads = Heads::clone(heads).with_spreads(table, &self.scales, &wanted)?;
         self.publish(heads);
         self.ask_confidence()
     }

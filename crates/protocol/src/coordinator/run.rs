@@ -125,6 +125,8 @@ pub(super) struct Reused {
 /// A query that was closed. What it asked is a blob, and not kept in memory: a run asks for a megabyte or two.
 #[derive(Debug, Clone)]
 pub(super) struct Closed {
+    /// Whether the store has a seal of it. One whose answers have no sum has none.
+    sealed: bool,
     pub(super) id: QueryId,
     pub(super) name: &'static str,
     pub(super) cells: usize,
@@ -166,8 +168,6 @@ pub(super) struct RunState {
     pub(super) history: Vec<Closed>,
     /// What was asked before the last contribution was removed. It counts no more, but for what it is reused.
     pub(super) superseded: Vec<Closed>,
-    /// The query whose answers have no sum.
-    unsealed: Option<QueryId>,
     pub(super) removed: Vec<Removal>,
     /// Nodes whose answers are not counted for now.
     pub(super) quarantined: BTreeSet<NodeId>,
@@ -192,7 +192,6 @@ impl RunState {
             phase: Phase::Ready,
             history: Vec::new(),
             superseded: Vec::new(),
-            unsealed: None,
             removed: Vec::new(),
             quarantined: BTreeSet::new(),
             activity: BTreeMap::new(),
@@ -395,6 +394,7 @@ impl RunState {
             return;
         }
         self.history.push(Closed {
+            sealed: true,
             id: open.id,
             name: open.name,
             cells: open.cells,
@@ -424,8 +424,8 @@ impl RunState {
         if open.id != query {
             return;
         }
-        self.unsealed = Some(query);
         self.history.push(Closed {
+            sealed: false,
             id: open.id,
             name: open.name,
             cells: open.cells,
@@ -448,7 +448,9 @@ impl RunState {
         }
     }
 
+    /// Ends with what there is: a snapshot that was made is not lost.
     fn fail(&mut self, why: String, outputs: &mut VecDeque<Output>) {
+        self.publish_heads(outputs);
         outputs.push_back(Output::Audit {
             run: Some(self.id.clone()),
             node: None,
@@ -472,27 +474,25 @@ impl RunState {
             let (name, cells) = (before.asked.name(), before.asked.layout(self.program.context()).cells());
             let AskedBefore { query, asked, withdrawn, cohort, declined, reused } = before;
             let body = Digest::of(&asked.encode());
-            let closed = Closed { id: query, name, cells, body, withdrawn, cohort, declined, reused };
+            let closed =
+                Closed { sealed: true, id: query, name, cells, body, withdrawn, cohort, declined, reused };
             self.superseded.push(closed);
         }
         let mut failed = None;
         for SealedQuery { query, merged, cohort, declined, reused } in history.seals {
             self.measure_next_policy();
-            // As when it was asked: a program that fails at this sum may have let go of it.
-            self.publish_heads(outputs);
             let Some(asked) = self.program.query().cloned() else { break };
             let (name, cells) = (asked.name(), asked.layout(self.program.context()).cells());
             let (body, withdrawn) = (Digest::of(&asked.encode()), merged.is_none());
-            let closed = Closed { id: query, name, cells, body, withdrawn, cohort, declined, reused };
+            let closed =
+                Closed { sealed: true, id: query, name, cells, body, withdrawn, cohort, declined, reused };
             self.history.push(closed);
             if let Err(error) = self.advance(merged.as_ref()) {
                 failed = Some(error);
                 break;
             }
         }
-        if failed.is_none() {
-            self.publish_heads(outputs);
-        }
+        self.publish_heads(outputs);
         for record in self.in_force_records() {
             self.put_in_force(&record, outputs);
         }
@@ -664,10 +664,8 @@ impl RunState {
             Removal { node, at_ms: now.unix_ms, first: QueryId(self.next_query().0.saturating_add(open)) };
         self.removed.push(removal);
         outputs.push_back(Output::SaveRemoval { run: self.id.clone(), removal });
-        // Of what has no sum nothing is stored: a restart knows nothing of it either.
-        let unsealed = self.unsealed.take();
-        let sealed = self.history.drain(..).filter(|closed| Some(closed.id) != unsealed);
-        self.superseded.extend(sealed);
+        // A restart knows nothing of what has no seal.
+        self.superseded.extend(self.history.drain(..).filter(|closed| closed.sealed));
         self.program = Program::new(self.program.context().clone());
         self.turned_away.clear();
         (self.measured, self.heads, self.renewed) = (0, None, false);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use exeunt_protocol::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, Table, packed};
 use exeunt_store::{
-    AuditEntry, ContributionMeta, NewContribution, NodeRecord, PutOutcome, RedbStore, Seal, Store,
-    StoreError, TokenOutcome, TokenRecord, Traffic,
+    AuditEntry, ContributionMeta, NewContribution, NodeRecord, Packed, PutOutcome, RedbStore, Seal, StageId,
+    Store, StoreError, TokenOutcome, TokenRecord, Traffic,
 };
 
 /// A promise that is broken on purpose. What a simulation does not notice it does not check.
@@ -55,13 +55,20 @@ struct Held {
     node: NodeId,
     dataset: DatasetVersion,
     table: exeunt_protocol::message::BlobRef,
-    bytes: Vec<u8>,
+    /// None when it is in the store, or staged there.
+    bytes: Option<Vec<u8>>,
+    staged: Option<StageId>,
 }
 
 impl Held {
     fn of(new: &NewContribution<'_>, dataset: DatasetVersion) -> Self {
-        let NewContribution { run, query, node, table, bytes, .. } = *new;
-        Self { run: run.clone(), query, node, dataset, table, bytes: bytes.to_vec() }
+        let NewContribution { run, query, node, table, packed, .. } = *new;
+        let (bytes, staged) = match packed {
+            Packed::Whole(bytes) => (Some(bytes.to_vec()), None),
+            Packed::Staged(staged) => (None, Some(staged)),
+            Packed::Kept => (None, None),
+        };
+        Self { run: run.clone(), query, node, dataset, table, bytes, staged }
     }
 
     fn contribution(&self) -> NewContribution<'_> {
@@ -71,7 +78,11 @@ impl Held {
             node: self.node,
             dataset: self.dataset,
             table: self.table,
-            bytes: &self.bytes,
+            packed: match (&self.bytes, self.staged) {
+                (Some(bytes), _) => Packed::Whole(bytes),
+                (None, Some(staged)) => Packed::Staged(staged),
+                (None, None) => Packed::Kept,
+            },
         }
     }
 }
@@ -91,6 +102,10 @@ impl Witness {
 
     /// A contribution that was refused is stored all the same, under an edition that wins.
     fn force(&self, new: &NewContribution<'_>, dataset: u64, now_ms: u64) -> Result<PutOutcome, StoreError> {
+        // What was staged is not any more.
+        if !matches!(new.packed, Packed::Whole(_)) {
+            return Ok(PutOutcome::Stored);
+        }
         let forced = Held::of(new, DatasetVersion(dataset + 1));
         let outcome = self.store.borrow_mut().put_contributions(&[forced.contribution()], now_ms)?;
         Ok(outcome.first().copied().unwrap_or(PutOutcome::Stored))
@@ -207,15 +222,36 @@ impl Store for Witness {
         self.store.borrow().contributions(run, query)
     }
 
-    fn contribution(
+    fn stage(&mut self, under: Option<StageId>, bytes: &[u8]) -> Result<StageId, StoreError> {
+        self.store.borrow_mut().stage(under, bytes)
+    }
+
+    fn discard(&mut self, staged: StageId) -> Result<(), StoreError> {
+        self.store.borrow_mut().discard(staged)
+    }
+
+    fn has_contribution(
         &self,
         run: &RunId,
         query: QueryId,
         node: NodeId,
         table: Digest,
+    ) -> Result<bool, StoreError> {
+        self.release()?;
+        self.store.borrow().has_contribution(run, query, node, table)
+    }
+
+    fn read_contribution(
+        &self,
+        run: &RunId,
+        query: QueryId,
+        node: NodeId,
+        table: Digest,
+        offset: u64,
+        limit: usize,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         self.release()?;
-        self.store.borrow().contribution(run, query, node, table)
+        self.store.borrow().read_contribution(run, query, node, table, offset, limit)
     }
 
     fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError> {

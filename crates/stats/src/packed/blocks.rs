@@ -83,11 +83,8 @@ impl<'a> Blocks<'a> {
             };
         }
         let (&width, rest) = self.bytes.split_first().ok_or(PackError::Truncated { block })?;
-        if width > 64 {
-            return Err(PackError::Width { block, found: width });
-        }
         let count = self.cells_left.min(BLOCK);
-        let len = (count * usize::from(width)).div_ceil(8);
+        let len = packed_len(block, width, count)?;
         let (packed, rest) = rest.split_at_checked(len).ok_or(PackError::Truncated { block })?;
         let cells = &mut self.cells[..count];
         if !decode(packed, width, cells) {
@@ -98,6 +95,14 @@ impl<'a> Blocks<'a> {
         self.block += 1;
         Ok(Some(&self.cells[..count]))
     }
+}
+
+/// Bytes of a block's cells at the width that it claims.
+pub(super) fn packed_len(block: usize, width: u8, cells: usize) -> Result<usize, PackError> {
+    if width > 64 {
+        return Err(PackError::Width { block, found: width });
+    }
+    Ok((cells * usize::from(width)).div_ceil(8))
 }
 
 fn zig_zag(cell: i64) -> u64 {
@@ -138,7 +143,7 @@ pub(super) fn encode(cells: &[i64], bytes: &mut Vec<u8>) {
 }
 
 /// Fills `cells` from a block's bytes, whose number fits; whether they were in canonical form.
-fn decode(packed: &[u8], width: u8, cells: &mut [i64]) -> bool {
+pub(super) fn decode(packed: &[u8], width: u8, cells: &mut [i64]) -> bool {
     if width == 0 {
         cells.fill(0);
         return true;

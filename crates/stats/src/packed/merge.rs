@@ -65,14 +65,25 @@ impl Table {
     ) -> Result<(), PackedMergeError> {
         let mut blocks = Blocks::new(bytes, self.len())?;
         while let Some(block) = blocks.next_block()? {
-            let mine = &mut self.cells_mut()[*done..*done + block.len()];
-            if let Some(cell) = first_overflow(mine, block, &operation) {
-                return Err(TableError::Overflow { cell: *done + cell }.into());
-            }
-            for (mine, theirs) in mine.iter_mut().zip(block) {
-                *mine = operation(*mine, *theirs).0;
-            }
+            self.combine_block(*done, block, &operation)?;
             *done += block.len();
+        }
+        Ok(())
+    }
+
+    /// Combines the cells from `first` on with a block of a table of the same size; all of it or, on an overflow, none.
+    pub(super) fn combine_block(
+        &mut self,
+        first: usize,
+        block: &[i64],
+        operation: impl Fn(i64, i64) -> (i64, bool),
+    ) -> Result<(), TableError> {
+        let mine = &mut self.cells_mut()[first..first + block.len()];
+        if let Some(cell) = first_overflow(mine, block, &operation) {
+            return Err(TableError::Overflow { cell: first + cell });
+        }
+        for (mine, theirs) in mine.iter_mut().zip(block) {
+            *mine = operation(*mine, *theirs).0;
         }
         Ok(())
     }

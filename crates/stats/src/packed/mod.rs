@@ -15,9 +15,11 @@
 //! 8 KiB in one byte, so bound `cells` by what the query's layout says, never by what the peer says.
 
 mod blocks;
+mod decoder;
 mod merge;
 
 pub use blocks::{BLOCK, Blocks, PackError};
+pub use decoder::Decoder;
 pub use merge::PackedMergeError;
 
 use crate::Digest;
