@@ -13,8 +13,7 @@ use crate::pieces::{self, PIECES, STAGED, Stored, TABLES};
 use crate::redb_store::{cannot_open, failed, read_format};
 use crate::seals::{self, SealRecord};
 use crate::tables::{
-    AUDIT, BLOBS, CONTRIBUTIONS, Failure, NAMED, NODES, POLICIES, RUNS, SEALS, TOKENS, TRAFFIC, TableKey,
-    decode,
+    AUDIT, BLOBS, CONTRIBUTIONS, Failure, NAMED, NODES, POLICIES, RUNS, SEALS, TOKENS, TRAFFIC, decode,
 };
 use crate::{AuditEntry, ContributionMeta, FORMAT, NodeRecord, STAGE, Seal, StoreError, TokenRecord};
 

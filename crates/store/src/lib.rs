@@ -10,6 +10,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod contributions;
 mod copy;
 mod error;
 mod examine;

@@ -91,8 +91,7 @@ impl Part {
     /// # Errors
     /// [`StreamError`] when it is of no use any more.
     pub(crate) async fn put_away(&mut self, desk: &Handle) -> Result<(), StreamError> {
-        let caught_up = self.transfer.catch_up(self.start, &self.bytes);
-        caught_up.map_err(|error| StreamError::Refused(error.to_string()))?;
+        self.hash()?;
         if self.answer.table.bytes > STAGE as u64 && !self.bytes.is_empty() {
             self.stage(desk, self.bytes.len()).await?;
         }
@@ -120,8 +119,15 @@ impl Part {
         })
     }
 
+    /// Hashes what is in memory: receiving lags behind with that.
+    fn hash(&mut self) -> Result<(), StreamError> {
+        let hashed = self.transfer.catch_up(self.start, &self.bytes);
+        hashed.map_err(|error| StreamError::Receive(error.into()))
+    }
+
     /// Moves the first `count` bytes of those in memory into the store.
     async fn stage(&mut self, desk: &Handle, count: usize) -> Result<(), StreamError> {
+        self.hash()?;
         let rest = self.bytes.split_off(count);
         let bytes = std::mem::take(&mut self.bytes);
         self.intake.push(&bytes);

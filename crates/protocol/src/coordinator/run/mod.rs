@@ -1,15 +1,21 @@
 //! One run at the coordinator: which query is open, who has answered, when it closes, what comes next.
 
+mod history;
+mod policies;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_exits::{ChooseError, Part, Policy, PolicyRequest, Program, ProgramError, Query, RunContext};
+use exeunt_exits::{Program, ProgramError, Query, RunContext};
 use exeunt_stats::{Digest, Table};
 use serde::{Deserialize, Serialize};
 
-use super::{AskedBefore, Now, Output, RunError, RunHistory, SealedQuery};
-use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
+pub use history::Removal;
+pub use policies::{PolicyRecord, Purpose, Target};
+
+use super::{Now, Output};
+use crate::ids::{DatasetVersion, NodeId, QueryId, RunId};
 use crate::message::{Activity, BlobRef, DesiredPolicy, DesiredQuery, DesiredRun, Refusal, Rejection};
 
 /// How long a query for times waits at most: nothing is built on its answer, and whatever is asked next waits behind
@@ -29,71 +35,6 @@ pub struct RunOptions {
     pub deadline: Duration,
     /// Means are published only over at least this many nodes.
     pub min_nodes: u32,
-}
-
-/// A policy that was put in force, or only tried.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PolicyRecord {
-    /// Its version.
-    pub version: PolicyVersion,
-    /// The policy.
-    pub policy: Policy,
-    /// The wish it came from, for people.
-    pub asked: String,
-    /// When, in milliseconds since 1970.
-    pub set_at_ms: u64,
-    /// Whether it was only to be measured.
-    #[serde(default)]
-    pub purpose: Purpose,
-    /// The node it was set for alone; none where it is the fleet's.
-    #[serde(default)]
-    pub node: Option<NodeId>,
-    /// Whether it was set for one node and taken back.
-    #[serde(default)]
-    pub cleared: bool,
-    /// The wish it came from, so that it can be chosen again with another snapshot.
-    #[serde(default)]
-    pub wish: Option<PolicyRequest>,
-    /// The snapshot it decides with.
-    #[serde(default)]
-    pub heads: Option<BlobRef>,
-    /// How many contributions had been removed from the run when it was chosen.
-    #[serde(default)]
-    pub generation: usize,
-}
-
-/// A node whose contribution was taken out of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removal {
-    /// The node.
-    pub node: NodeId,
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// The first query that was asked, or answered from what is stored, without it.
-    pub first: QueryId,
-}
-
-/// What a policy was recorded for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Purpose {
-    /// It was put in force, and is measured on the evaluation part.
-    #[default]
-    Force,
-    /// It was tried: measured on the calibration part, and never sent to a node to infer with. Choosing among drafts on
-    /// the evaluation part would spoil the figures that are read there.
-    Trial,
-}
-
-/// For whom a policy is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// For every node that has none of its own.
-    Fleet,
-    /// For one node alone.
-    Node(NodeId),
-    /// For nobody: it is only tried. See [`Purpose::Trial`].
-    Nobody,
 }
 
 /// A query that is open or being sealed.
@@ -272,35 +213,6 @@ impl RunState {
         }
     }
 
-    /// The query before the last removal that asked the same and was answered, and who is counted of those who did,
-    /// if they are enough.
-    fn answered_before(&self, open: &OpenQuery) -> Option<(QueryId, Reused)> {
-        let same = |closed: &&Closed| closed.body == open.wanted.body.digest && !closed.withdrawn;
-        let before = self.superseded.iter().rev().find(same)?;
-        let remain = before.cohort.iter().copied().filter(|node| self.removed_at(*node).is_none());
-        let cohort: Vec<NodeId> = remain.collect();
-        let declined = before.declined.iter().filter(|(node, _)| self.removed_at(*node).is_none());
-        let (origin, declined) = (before.reused.unwrap_or(before.id), declined.cloned().collect());
-        let enough = cohort.len() >= self.needed(open);
-        enough.then_some((before.id, Reused { origin, cohort, declined }))
-    }
-
-    /// Whenever the program rests, the oldest policy that was not measured yet is.
-    fn measure_next_policy(&mut self) {
-        let generation = self.generation();
-        let mut of_this = self.policies.iter().filter(|record| record.generation == generation);
-        if self.program.query().is_none()
-            && let Some(record) = of_this.nth(self.measured)
-        {
-            let part = match record.purpose {
-                Purpose::Force => Part::Evaluation,
-                Purpose::Trial => Part::Calibration,
-            };
-            self.program.preview(part, vec![record.policy.clone()]);
-            self.measured += 1;
-        }
-    }
-
     fn publish_heads(&mut self, outputs: &mut VecDeque<Output>) {
         let Some(heads) = self.program.heads() else { return };
         let bytes: Arc<[u8]> = heads.encode().into();
@@ -460,233 +372,8 @@ impl RunState {
         self.phase = Phase::Failed { why };
     }
 
-    /// Goes through the history again. See [`super::Coordinator::restore_run`].
-    pub(super) fn replay(
-        &mut self,
-        now: Now,
-        history: RunHistory,
-        outputs: &mut VecDeque<Output>,
-    ) -> Result<(), ProgramError> {
-        self.policies = history.policies;
-        self.removed = history.removed;
-        self.renewed = self.removed.is_empty();
-        for before in history.superseded {
-            let (name, cells) = (before.asked.name(), before.asked.layout(self.program.context()).cells());
-            let AskedBefore { query, asked, withdrawn, cohort, declined, reused } = before;
-            let body = Digest::of(&asked.encode());
-            let closed =
-                Closed { sealed: true, id: query, name, cells, body, withdrawn, cohort, declined, reused };
-            self.superseded.push(closed);
-        }
-        let mut failed = None;
-        for SealedQuery { query, merged, cohort, declined, reused } in history.seals {
-            self.measure_next_policy();
-            let Some(asked) = self.program.query().cloned() else { break };
-            let (name, cells) = (asked.name(), asked.layout(self.program.context()).cells());
-            let (body, withdrawn) = (Digest::of(&asked.encode()), merged.is_none());
-            let closed =
-                Closed { sealed: true, id: query, name, cells, body, withdrawn, cohort, declined, reused };
-            self.history.push(closed);
-            if let Err(error) = self.advance(merged.as_ref()) {
-                failed = Some(error);
-                break;
-            }
-        }
-        self.publish_heads(outputs);
-        for record in self.in_force_records() {
-            self.put_in_force(&record, outputs);
-        }
-        match failed {
-            Some(error) => self.fail(error.to_string(), outputs),
-            None if history.stopped => {}
-            None => self.open_next(now, outputs),
-        }
-        if history.stopped {
-            self.stop();
-        }
-        Ok(())
-    }
-
-    pub(super) fn set_policy(
-        &mut self,
-        now: Now,
-        request: &PolicyRequest,
-        target: Target,
-        outputs: &mut VecDeque<Output>,
-    ) -> Result<PolicyVersion, RunError> {
-        if self.is_stopped() {
-            return Err(RunError::Stopped { run: self.id.clone() });
-        }
-        let version = self.record_policy(now, request, target, outputs)?;
-        if matches!(self.phase, Phase::Ready) {
-            self.open_next(now, outputs);
-        }
-        outputs.push_back(Output::Publish);
-        Ok(version)
-    }
-
-    fn record_policy(
-        &mut self,
-        now: Now,
-        request: &PolicyRequest,
-        target: Target,
-        outputs: &mut VecDeque<Output>,
-    ) -> Result<PolicyVersion, ChooseError> {
-        let policy = self.program.choose(request)?;
-        self.publish_heads(outputs);
-        let version = PolicyVersion(self.policies.last().map_or(0, |last| last.version.0) + 1);
-        let (purpose, node) = match target {
-            Target::Fleet => (Purpose::Force, None),
-            Target::Node(node) => (Purpose::Force, Some(node)),
-            Target::Nobody => (Purpose::Trial, None),
-        };
-        let record = PolicyRecord {
-            version,
-            policy,
-            asked: request.to_string(),
-            set_at_ms: now.unix_ms,
-            purpose,
-            node,
-            cleared: false,
-            wish: Some(request.clone()),
-            heads: self.heads,
-            generation: self.generation(),
-        };
-        outputs.push_back(Output::SavePolicy { run: self.id.clone(), record: record.clone() });
-        if purpose == Purpose::Force {
-            self.put_in_force(&record, outputs);
-        }
-        self.policies.push(record);
-        Ok(version)
-    }
-
-    /// Lets a node infer with the fleet's policy again. False when it has none of its own.
-    pub(super) fn clear_policy(&mut self, node: NodeId, outputs: &mut VecDeque<Output>) -> bool {
-        let own = |record: &&mut PolicyRecord| {
-            record.purpose == Purpose::Force && record.node == Some(node) && !record.cleared
-        };
-        let mut found = false;
-        for record in self.policies.iter_mut().filter(own) {
-            found = true;
-            record.cleared = true;
-            outputs.push_back(Output::SavePolicy { run: self.id.clone(), record: record.clone() });
-        }
-        self.in_force.remove(&Some(node));
-        if found {
-            outputs.push_back(Output::Publish);
-        }
-        found
-    }
-
-    /// The policy of the fleet and those of nodes that have their own.
-    fn in_force_records(&self) -> Vec<PolicyRecord> {
-        let mut newest: BTreeMap<Option<NodeId>, &PolicyRecord> = BTreeMap::new();
-        for record in
-            self.policies.iter().filter(|record| record.purpose == Purpose::Force && !record.cleared)
-        {
-            newest.insert(record.node, record);
-        }
-        newest.into_values().cloned().collect()
-    }
-
-    /// The policy that a node is to infer with: its own, or else the fleet's.
-    pub(super) fn record_in_force(&self, node: NodeId) -> Option<&PolicyRecord> {
-        let forced = |record: &&PolicyRecord| record.purpose == Purpose::Force && !record.cleared;
-        let of = |node: Option<NodeId>| self.policies.iter().filter(forced).rfind(|r| r.node == node);
-        of(Some(node)).or_else(|| of(None))
-    }
-
-    /// When the policy of a node was put in force, in milliseconds since 1970.
-    pub(super) fn forced_at(&self, node: NodeId) -> Option<u64> {
-        self.record_in_force(node).map(|record| record.set_at_ms)
-    }
-
-    fn put_in_force(&mut self, record: &PolicyRecord, outputs: &mut VecDeque<Output>) {
-        let heads = record.heads.or(self.heads);
-        let (Some(heads), Ok(json)) = (heads, serde_json::to_vec(&record.policy)) else { return };
-        let bytes: Arc<[u8]> = json.into();
-        let body = BlobRef::of(&bytes);
-        outputs.push_back(Output::PutBlob { blob: body, bytes });
-        self.in_force.insert(record.node, DesiredPolicy { version: record.version, body, heads });
-    }
-
-    /// Chooses the policies in force anew with the snapshot that lacks what was removed, by the wishes they came from.
-    /// Until then nodes keep those they have. Whether there is something new to measure.
-    fn renew_policies(&mut self, now: Now, outputs: &mut VecDeque<Output>) -> bool {
-        if std::mem::replace(&mut self.renewed, true) {
-            return false;
-        }
-        let generation = self.generation();
-        let mut any = false;
-        for old in self.in_force_records().into_iter().filter(|record| record.generation < generation) {
-            let request = old.wish.clone().unwrap_or_else(|| PolicyRequest::Thresholds(old.policy.clone()));
-            let target = old.node.map_or(Target::Fleet, Target::Node);
-            let text = match self.record_policy(now, &request, target, outputs) {
-                Ok(version) => {
-                    any = true;
-                    format!("policy {} takes the place of {} with the new snapshot", version.0, old.version.0)
-                }
-                Err(error) => format!("policy {} stays with the old snapshot: {error}", old.version.0),
-            };
-            outputs.push_back(Output::Audit { run: Some(self.id.clone()), node: old.node, text });
-        }
-        any
-    }
-
-    /// Takes everything a node gave out of the run: begins the program anew, with what is stored of the others as far
-    /// as the same is asked.
-    ///
-    /// # Errors
-    /// [`RunError::Stopped`], [`RunError::NoContribution`].
-    pub(super) fn remove(
-        &mut self,
-        now: Now,
-        node: NodeId,
-        outputs: &mut VecDeque<Output>,
-    ) -> Result<(), RunError> {
-        if self.is_stopped() {
-            return Err(RunError::Stopped { run: self.id.clone() });
-        }
-        let counted = self.history.iter().any(|closed| closed.cohort.contains(&node));
-        let stored = self.open_query().is_some_and(|open| open.stored.contains_key(&node));
-        if self.removed_at(node).is_some() || !(counted || stored) {
-            return Err(RunError::NoContribution { run: self.id.clone(), node });
-        }
-        // Policies that were set before snapshots were noted with them decide with the one that is there now.
-        for record in &mut self.policies {
-            if record.purpose == Purpose::Force && record.heads.is_none() && self.heads.is_some() {
-                record.heads = self.heads;
-                outputs.push_back(Output::SavePolicy { run: self.id.clone(), record: record.clone() });
-            }
-        }
-        let open = u32::from(self.open_query().is_some());
-        let removal =
-            Removal { node, at_ms: now.unix_ms, first: QueryId(self.next_query().0.saturating_add(open)) };
-        self.removed.push(removal);
-        outputs.push_back(Output::SaveRemoval { run: self.id.clone(), removal });
-        // A restart knows nothing of what has no seal.
-        self.superseded.extend(self.history.drain(..).filter(|closed| closed.sealed));
-        self.program = Program::new(self.program.context().clone());
-        self.turned_away.clear();
-        (self.measured, self.heads, self.renewed) = (0, None, false);
-        self.open_next(now, outputs);
-        Ok(())
-    }
-
     pub(super) fn stop(&mut self) {
         self.phase = Phase::Stopped;
-    }
-
-    /// A run that was stopped, with no more of it than decides anything yet: which policy was set last. The rest is in the
-    /// store.
-    pub(super) fn resting(
-        id: RunId,
-        context: RunContext,
-        options: RunOptions,
-        policies: Vec<PolicyRecord>,
-        removed: Vec<Removal>,
-    ) -> Self {
-        Self { phase: Phase::Stopped, policies, removed, ..Self::new(id, context, options) }
     }
 
     pub(super) fn is_stopped(&self) -> bool {
