@@ -1,7 +1,8 @@
 //! Tables: as they travel, added up, and read by the program of a run.
 
 use exeunt_exits::{Part, Policy, PolicyRequest, Program, Query, Rule, RunResult, Times, node_curve, shifts};
-use exeunt_stats::{MomentsView, Table, packed};
+use exeunt_stats::packed::{self, Decoder, PackError};
+use exeunt_stats::{MomentsView, Table};
 
 use crate::honest;
 
@@ -29,6 +30,7 @@ fn packed_table(bytes: &[u8], cells: usize) {
     let digest = packed::digest(bytes, cells);
     let (mut sum, start) = (Table::zeros(cells), Table::zeros(cells));
     let merged = sum.merge_packed(bytes);
+    assert_eq!(by_parts(bytes, cells), packed::decode(bytes, cells).ok());
     let decoded = match packed::decode(bytes, cells) {
         Ok(decoded) => decoded,
         Err(error) => {
@@ -52,6 +54,22 @@ fn packed_table(bytes: &[u8], cells: usize) {
     if sum.subtract_packed(bytes).is_ok() {
         assert_eq!(sum, start);
     }
+}
+
+/// The same bytes in parts that grow, as a table comes and as it is read from the store.
+fn by_parts(mut bytes: &[u8], cells: usize) -> Option<Vec<i64>> {
+    let (mut decoder, mut found, mut next) = (Decoder::new(cells), Vec::new(), 0);
+    while !bytes.is_empty() {
+        let (part, rest) = bytes.split_at(next.min(bytes.len()));
+        let each = |first, block: &[i64]| {
+            assert_eq!(first, found.len());
+            found.extend_from_slice(block);
+            Ok::<(), PackError>(())
+        };
+        decoder.push(part, each).ok()?;
+        (bytes, next) = (rest, next + 3);
+    }
+    decoder.finish().ok().map(|()| found)
 }
 
 /// Honest answers of two nodes, with edits from the bytes, read by a program until it rests or cannot go on.
