@@ -158,26 +158,27 @@ async fn who_lies_about_bytes_harms_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_would_exceed_the_memory_waits_before_it_begins() {
     let folder = tempfile::tempdir().unwrap();
-    let prepared = prepare(folder.path(), 6);
+    // Of a long table a little more than 1 MiB is in memory: 60 fit into 64 MiB, and one more does not.
+    const FIT: usize = 60;
+    let prepared = prepare(folder.path(), FIT + 2);
     let server = serve(&prepared.home, loopback()).await;
-    // Twice 30 MB fit into 64 MiB; the third does not.
     let mut large = contribution(&prepared.run, OPEN, 1, b"never sent");
     large.table.bytes = 30_000_000;
     let mut under_way = Vec::new();
-    for node in &prepared.nodes[..2] {
+    for node in &prepared.nodes[..FIT] {
         let (client, connection) = connect(node, server).await;
         let (sender, mut receiver) = open(&connection, &large).await.unwrap();
         assert_eq!(begin(&mut receiver).await, 0);
         under_way.push((client, connection, sender, receiver));
     }
-    let (_client, third) = connect(&prepared.nodes[2], server).await;
-    let (_sender, mut receiver) = open(&third, &large).await.unwrap();
+    let (_client, late) = connect(&prepared.nodes[FIT], server).await;
+    let (_sender, mut receiver) = open(&late, &large).await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(500), reply(&mut receiver)).await;
     assert!(early.is_err(), "{early:?}");
     // Nobody waits with a short one because long ones do.
-    let (_client, fourth) = connect(&prepared.nodes[3], server).await;
+    let (_client, short) = connect(&prepared.nodes[FIT + 1], server).await;
     let small = contribution(&prepared.run, OPEN, 1, b"never sent either");
-    let (_sender, mut of_small) = open(&fourth, &small).await.unwrap();
+    let (_sender, mut of_small) = open(&short, &small).await.unwrap();
     assert_eq!(begin(&mut of_small).await, 0);
     // One goes; the next has its memory.
     let (_client, connection, ..) = under_way.remove(0);
