@@ -252,7 +252,7 @@ impl Core {
         // No sum over the fleet may overflow; half is left for nodes that join before the query closes.
         let most = i64::MAX as u64 / (2 * self.machine.members().max(1) as u64);
         let expected = self.expects(node, &contribution.run, contribution.query);
-        if let Err(rejection) = expected.and_then(|_cells| table.check(most)) {
+        if let Err(rejection) = expected.and_then(|cells| table.check(cells, most)) {
             self.put_back(Some(table.body));
             return self.refuse(node, &contribution, rejection, ticket);
         }
@@ -328,6 +328,7 @@ impl Core {
                         self.publish_to.insert(node);
                     }
                     Output::Commit { node, contribution, ticket } => {
+                        // What the machine has committed has arrived, and nothing else has taken its bytes.
                         let body = self.arrived.remove(&ticket).unwrap_or(Body::Kept);
                         staged.push(Staged { node, contribution, ticket, body });
                     }

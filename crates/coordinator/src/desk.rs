@@ -2,7 +2,7 @@
 //!
 //! Questions are closures, taken in the order they come. After everything that was waiting has been taken in, the
 //! core works once: so contributions that arrive together are committed together. Answers leave after that: what is
-//! answered is on disk.
+//! answered is on disk. Only what is staged of a table that is on its way need not be: its contribution will see to that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use exeunt_store::{Packed, StageId};
 /// Looks at a table whose bytes come in parts.
 #[derive(Debug)]
 pub struct Intake {
+    cells: usize,
     decoder: Decoder,
     largest: Largest,
     wrong: Option<PackError>,
@@ -23,6 +24,8 @@ struct Largest {
 #[derive(Debug)]
 pub struct Delivered {
     pub(crate) body: Body,
+    /// For how many cells it was looked at; none where it was not.
+    cells: Option<usize>,
     looked: Result<Largest, PackError>,
 }
 
@@ -36,7 +39,7 @@ pub(crate) enum Body {
 impl Intake {
     /// Waits for a table of `cells` cells.
     pub fn new(cells: usize) -> Self {
-        Self { decoder: Decoder::new(cells), largest: Largest::default(), wrong: None }
+        Self { cells, decoder: Decoder::new(cells), largest: Largest::default(), wrong: None }
     }
 
     /// Takes the next bytes. What follows something that is wrong is not looked at.
@@ -60,12 +63,12 @@ impl Intake {
 
     /// All bytes were pushed, and are at hand.
     pub fn whole(self, bytes: Vec<u8>) -> Delivered {
-        Delivered { body: Body::Whole(bytes), looked: self.finish() }
+        Delivered { body: Body::Whole(bytes), cells: Some(self.cells), looked: self.finish() }
     }
 
     /// All bytes were pushed, and are staged in the store.
     pub fn staged(self, staged: StageId) -> Delivered {
-        Delivered { body: Body::Staged(staged), looked: self.finish() }
+        Delivered { body: Body::Staged(staged), cells: Some(self.cells), looked: self.finish() }
     }
 
     fn finish(self) -> Result<Largest, PackError> {
@@ -79,12 +82,15 @@ impl Intake {
 impl Delivered {
     /// A table that the store has already, from the same node as an answer to the same query. It was looked at then.
     pub fn kept() -> Self {
-        Self { body: Body::Kept, looked: Ok(Largest::default()) }
+        Self { body: Body::Kept, cells: None, looked: Ok(Largest::default()) }
     }
 
-    /// Whether it is a table none of whose numbers is more than `most` either way.
-    pub(crate) fn check(&self, most: u64) -> Result<(), Rejection> {
+    /// Whether it is a table of so many cells none of whose numbers is more than `most` either way.
+    pub(crate) fn check(&self, cells: usize, most: u64) -> Result<(), Rejection> {
         let malformed = |what: String| Err(Rejection::Malformed { what });
+        if let Some(found) = self.cells.filter(|found| *found != cells) {
+            return malformed(format!("a table of {found} cells, expected {cells}"));
+        }
         match &self.looked {
             Err(error) => malformed(error.to_string()),
             Ok(Largest { cell, number }) if number.unsigned_abs() > most => {

@@ -62,6 +62,11 @@ fn put_one<'a>(
     contributions.insert(key, encode("contributions", &meta)?.as_slice())?;
     let of = |table: Digest| table_key(new.run, new.query, new.node, table);
     match new.packed {
+        Packed::Whole(bytes) if bytes.len() as u64 != new.table.bytes => {
+            let (key, found) = (format!("{:?}", of(new.table.digest)), bytes.len());
+            let what = format!("{found} bytes, expected {}", new.table.bytes);
+            return Err(Failure::Value { table: TABLES.name(), key, what });
+        }
         Packed::Whole(bytes) => pieces::put_table(txn, of(new.table.digest), bytes)?,
         Packed::Staged(staged) => pieces::take_up(txn, of(new.table.digest), staged, &new.table)?,
         Packed::Kept if txn.open_table(TABLES)?.get(of(new.table.digest))?.is_some() => {}

@@ -2,8 +2,9 @@
 //!
 //! [`Store`] is what the coordinator needs, in terms that an object store can offer too: small records, content named
 //! by its hash, contributions that are put once and replaced only by a higher dataset version, and seals that never
-//! change, with the tables they count. [`RedbStore`] is the embedded implementation: every call that changes something is one durable transaction
-//! (two-phase commit, synced to disk) together with its line in the audit log.
+//! change, with the tables they count. [`RedbStore`] is the embedded implementation: every call that changes something is
+//! one durable transaction (two-phase commit, synced to disk) together with its line in the audit log. What is staged of a
+//! table that is on its way is neither: the contribution that takes it up makes it so.
 //!
 //! Deliberately not here: what a table means, when a query closes, any clock. Time is passed in as milliseconds since
 //! 1970.
@@ -45,7 +46,8 @@ pub const FORMAT: u32 = 3;
 /// Bytes that are best staged at a time: whole pieces, as the embedded store keeps them.
 pub const STAGE: usize = 16 * pieces::PIECE;
 
-/// Durable state of one federation. Every method that changes something returns after the change is on disk.
+/// Durable state of one federation. Every method that changes something returns after the change is on disk, but for
+/// [`Store::stage`] and [`Store::discard`].
 ///
 /// # Errors
 /// All methods: [`StoreError`], when the disk or a stored value is at fault; the state is then as before the call.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::StageId;
 use crate::tables::{Bytes, Failure, TableKey};
 
-/// Number and length of a table's pieces. By its digest, so that a table which was counted stays when its node has newer
+/// The number under which a table's pieces lie, and how many bytes they have. By its digest, so that a table which was counted stays when its node has newer
 /// data.
 pub(crate) const TABLES: TableDefinition<'_, TableKey, (u64, u64)> = TableDefinition::new("stored-tables");
 /// By number, and place in the table. All but a table's last have [`PIECE`] bytes.
@@ -124,7 +124,8 @@ pub(crate) fn read(
 ) -> Result<Vec<u8>, Failure> {
     let end = length.min(offset.saturating_add(limit as u64));
     let mut at = offset.min(end);
-    let mut bytes = Vec::with_capacity(usize::try_from(end - at).unwrap_or(0));
+    // A length that is damaged is found where its pieces end.
+    let mut bytes = Vec::with_capacity(usize::try_from(end - at).unwrap_or(0).min(crate::STAGE));
     while at < end {
         let piece = (id, (at / PIECE as u64) as u32);
         let wrong =
@@ -156,7 +157,11 @@ fn append(
     let begun = (before % PIECE as u64) as usize;
     let (end, rest) = bytes.split_at(if begun == 0 { 0 } else { bytes.len().min(PIECE - begun) });
     if !end.is_empty() {
-        let mut last = pieces.get((id, number))?.map(|last| last.value().to_vec()).unwrap_or_default();
+        let key = (id, number);
+        let last = pieces.get(key)?.map(|last| last.value().to_vec());
+        let gone =
+            || Failure::Value { table: "pieces", key: format!("{key:?}"), what: "it is gone".to_owned() };
+        let mut last = last.ok_or_else(gone)?;
         last.extend_from_slice(end);
         pieces.insert((id, number), last.as_slice())?;
         number += 1;

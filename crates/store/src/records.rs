@@ -70,8 +70,8 @@ pub struct NewContribution<'a> {
 pub enum Packed<'a> {
     /// Here.
     Whole(&'a [u8]),
-    /// In the store, by [`Store::stage`](crate::Store::stage). Whatever becomes of the contribution, it is not staged
-    /// any more afterwards.
+    /// In the store, by [`Store::stage`](crate::Store::stage). It is not staged any more afterwards, whatever became of the
+    /// contribution; unless the call failed, which changes nothing.
     Staged(StageId),
     /// In the store, with an earlier contribution of this node to this query.
     Kept,

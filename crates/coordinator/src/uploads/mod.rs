@@ -261,6 +261,8 @@ async fn take_in(
         Err(StreamError::Receive(RecvError::Blob(source))) => {
             Err(UploadError::Mixed { offset, source }.into())
         }
+        // What was to be staged is lost.
+        Err(error @ (StreamError::Refused(_) | StreamError::Stopped(_))) => Err(error),
         Err(error) => {
             if part.put_away(desk).await.is_ok() {
                 uploads.keep(&key, part);
@@ -283,8 +285,11 @@ async fn receive(
     let mut meter = Meter::new(now(), part.held());
     let mut looks = interval(LOOK);
     loop {
-        part.make_room(desk).await?;
-        let (transfer, start, bytes) = part.to_receive();
+        if part.make_room(desk).await? {
+            // While the store was busy, nothing could be taken in.
+            meter = Meter::new(now(), part.held());
+        }
+        let (transfer, start, bytes) = part.receiving();
         let held = start + bytes.len() as u64;
         tokio::select! {
             biased;

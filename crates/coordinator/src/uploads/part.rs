@@ -12,8 +12,8 @@ use crate::plan::MAX_TABLE;
 /// Most bytes of a table in memory. What more of it has come is in the store.
 pub(crate) const HELD: u64 = (STAGE + CHUNK) as u64;
 
-/// The first bytes of an answer. Of a table that is longer than [`STAGE`], all but the last of them are staged in the
-/// store, where they are forgotten with this.
+/// The first bytes of an answer. Of each [`STAGE`] bytes that have come, nothing stays here: they are staged in the store,
+/// where they are forgotten with this.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) answer: Answer,
@@ -74,16 +74,20 @@ impl Part {
     }
 
     /// What [`exeunt_link::Receiver::recv_more`] needs.
-    pub(crate) fn to_receive(&mut self) -> (&mut Transfer, u64, &mut Vec<u8>) {
+    pub(crate) fn receiving(&mut self) -> (&mut Transfer, u64, &mut Vec<u8>) {
         (&mut self.transfer, self.start, &mut self.bytes)
     }
 
-    /// Stages what has come, when that is enough.
+    /// Stages what has come, when that is enough; whether it was.
     ///
     /// # Errors
     /// As [`Handle::stage`].
-    pub(crate) async fn make_room(&mut self, desk: &Handle) -> Result<(), StreamError> {
-        if self.bytes.len() < STAGE { Ok(()) } else { self.stage(desk, STAGE).await }
+    pub(crate) async fn make_room(&mut self, desk: &Handle) -> Result<bool, StreamError> {
+        if self.bytes.len() < STAGE {
+            return Ok(false);
+        }
+        self.stage(desk, STAGE).await?;
+        Ok(true)
     }
 
     /// Hashes everything, and leaves nothing of a long table in memory.
@@ -125,7 +129,8 @@ impl Part {
         hashed.map_err(|error| StreamError::Receive(error.into()))
     }
 
-    /// Moves the first `count` bytes of those in memory into the store.
+    /// Moves the first `count` bytes of those in memory into the store. When that fails, they are lost, and the part is of
+    /// no use.
     async fn stage(&mut self, desk: &Handle, count: usize) -> Result<(), StreamError> {
         self.hash()?;
         let rest = self.bytes.split_off(count);

@@ -12,7 +12,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 const ROOM: u64 = 32 << 20;
 /// The same of longer ones, of which only what is not in the store yet is in memory.
 const ROOM_LONG: u64 = 64 << 20;
-/// From how many bytes on a table is long.
+/// From how many bytes on a table has its room among the long ones.
 const LONG: u64 = 4 << 20;
 /// What room is counted in.
 const UNIT: u64 = 1 << 10;

@@ -410,7 +410,11 @@ impl Site {
         let mut intake = Intake::new(cells);
         let (first, rest) = bytes.split_at(bytes.len() / 3);
         if self.next % 4 == 1 {
-            self.core.store_mut().stage(None, first)?;
+            let cut = self.core.store_mut().stage(None, first)?;
+            // Others are given up only when the coordinator ends.
+            if self.next % 8 == 1 {
+                self.core.store_mut().discard(cut)?;
+            }
         }
         if self.next.is_multiple_of(2) {
             intake.push(bytes);

@@ -100,12 +100,8 @@ impl Witness {
         Ok(())
     }
 
-    /// A contribution that was refused is stored all the same, under an edition that wins.
+    /// A contribution that was refused, whose bytes are at hand, is stored all the same, under an edition that wins.
     fn force(&self, new: &NewContribution<'_>, dataset: u64, now_ms: u64) -> Result<PutOutcome, StoreError> {
-        // What was staged is not any more.
-        if !matches!(new.packed, Packed::Whole(_)) {
-            return Ok(PutOutcome::Stored);
-        }
         let forced = Held::of(new, DatasetVersion(dataset + 1));
         let outcome = self.store.borrow_mut().put_contributions(&[forced.contribution()], now_ms)?;
         Ok(outcome.first().copied().unwrap_or(PutOutcome::Stored))
@@ -202,6 +198,8 @@ impl Store for Witness {
         let mut outcomes = self.store.borrow_mut().put_contributions(contributions, now_ms)?;
         for (new, outcome) in contributions.iter().zip(&mut outcomes) {
             match (self.mutation, *outcome) {
+                // What was staged is not any more.
+                _ if !matches!(new.packed, Packed::Whole(_)) => {}
                 (Some(Mutation::ReplaceOnConflict), PutOutcome::Conflict { .. }) => {
                     *outcome = self.force(new, new.dataset.0, now_ms)?;
                 }

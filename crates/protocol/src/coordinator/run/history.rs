@@ -36,7 +36,7 @@ impl RunState {
         enough.then_some((before.id, Reused { origin, cohort, declined }))
     }
 
-    /// Goes through the history again. See [`super::Coordinator::restore_run`].
+    /// Goes through the history again. See [`crate::coordinator::Coordinator::restore_run`].
     pub(in crate::coordinator) fn replay(
         &mut self,
         now: Now,
