@@ -14,10 +14,10 @@ use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Rejection};
 use exeunt_protocol::spec::RunFile;
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, packed};
-use exeunt_store::{AuditEntry, NewContribution, PutOutcome, StageId, Store, StoreError, Traffic};
+use exeunt_store::{AuditEntry, NewContribution, Packed, PutOutcome, StageId, Store, StoreError, Traffic};
 use serde::{Deserialize, Serialize};
 
-use crate::intake::{Body, Delivered, Intake};
+use crate::intake::{Delivered, Intake};
 use crate::members::MemberError;
 use crate::plan::{PlanError, RunPlan};
 use crate::sealing::Question;
@@ -130,7 +130,7 @@ struct Staged {
     node: NodeId,
     contribution: Contribution,
     ticket: Ticket,
-    body: Body,
+    packed: Packed,
 }
 
 /// The coordinator without its sockets: the state machine and the store, driven by whoever owns the connections.
@@ -140,7 +140,7 @@ pub struct Core {
     pub(crate) store: Box<dyn Store>,
     pub(crate) entries: BTreeMap<RunId, RunEntry>,
     connected: BTreeSet<NodeId>,
-    arrived: BTreeMap<Ticket, Body>,
+    arrived: BTreeMap<Ticket, Packed>,
     /// Staged tables that were not taken.
     refused: Vec<StageId>,
     /// A query that is to be sealed once whoever waits has had its acknowledgement.
@@ -253,11 +253,11 @@ impl Core {
         let most = i64::MAX as u64 / (2 * self.machine.members().max(1) as u64);
         let expected = self.expects(node, &contribution.run, contribution.query);
         if let Err(rejection) = expected.and_then(|cells| table.check(cells, most)) {
-            self.put_back(Some(table.body));
+            self.put_back(Some(table.packed));
             return self.refuse(node, &contribution, rejection, ticket);
         }
         self.revision += 1;
-        self.arrived.insert(ticket, table.body);
+        self.arrived.insert(ticket, table.packed);
         self.machine.handle(now, Input::Arrived { node, contribution, ticket });
     }
 
@@ -267,8 +267,8 @@ impl Core {
     }
 
     /// A table that came is not taken: what is staged of it has no use any more.
-    fn put_back(&mut self, body: Option<Body>) {
-        if let Some(Body::Staged(staged)) = body {
+    fn put_back(&mut self, table: Option<Packed>) {
+        if let Some(Packed::Staged(staged)) = table {
             self.refused.push(staged);
         }
     }
@@ -329,12 +329,12 @@ impl Core {
                     }
                     Output::Commit { node, contribution, ticket } => {
                         // What the machine has committed has arrived, and nothing else has taken its bytes.
-                        let body = self.arrived.remove(&ticket).unwrap_or(Body::Kept);
-                        staged.push(Staged { node, contribution, ticket, body });
+                        let packed = self.arrived.remove(&ticket).unwrap_or(Packed::Kept);
+                        staged.push(Staged { node, contribution, ticket, packed });
                     }
                     Output::Acknowledge { ticket, ack } => {
-                        let body = self.arrived.remove(&ticket);
-                        self.put_back(body);
+                        let table = self.arrived.remove(&ticket);
+                        self.put_back(table);
                         effects.push(Effect::Acknowledge { ticket, ack });
                         acknowledges = true;
                     }
@@ -397,7 +397,7 @@ impl Core {
                 node: s.node,
                 dataset: s.contribution.dataset,
                 table: s.contribution.table,
-                packed: s.body.packed(),
+                packed: &s.packed,
             })
             .collect();
         let outcomes = self.store.put_contributions(&new, now.unix_ms)?;

@@ -23,17 +23,10 @@ struct Largest {
 /// A table that was looked at, and where its bytes are.
 #[derive(Debug)]
 pub struct Delivered {
-    pub(crate) body: Body,
+    pub(crate) packed: Packed,
     /// For how many cells it was looked at; none where it was not.
     cells: Option<usize>,
     looked: Result<Largest, PackError>,
-}
-
-#[derive(Debug)]
-pub(crate) enum Body {
-    Whole(Vec<u8>),
-    Staged(StageId),
-    Kept,
 }
 
 impl Intake {
@@ -63,12 +56,12 @@ impl Intake {
 
     /// All bytes were pushed, and are at hand.
     pub fn whole(self, bytes: Vec<u8>) -> Delivered {
-        Delivered { body: Body::Whole(bytes), cells: Some(self.cells), looked: self.finish() }
+        Delivered { packed: Packed::Whole(bytes), cells: Some(self.cells), looked: self.finish() }
     }
 
     /// All bytes were pushed, and are staged in the store.
     pub fn staged(self, staged: StageId) -> Delivered {
-        Delivered { body: Body::Staged(staged), cells: Some(self.cells), looked: self.finish() }
+        Delivered { packed: Packed::Staged(staged), cells: Some(self.cells), looked: self.finish() }
     }
 
     fn finish(self) -> Result<Largest, PackError> {
@@ -82,7 +75,7 @@ impl Intake {
 impl Delivered {
     /// A table that the store has already, from the same node as an answer to the same query. It was looked at then.
     pub fn kept() -> Self {
-        Self { body: Body::Kept, cells: None, looked: Ok(Largest::default()) }
+        Self { packed: Packed::Kept, cells: None, looked: Ok(Largest::default()) }
     }
 
     /// Whether it is a table of so many cells none of whose numbers is more than `most` either way.
@@ -97,16 +90,6 @@ impl Delivered {
                 malformed(format!("cell {cell} is {number}, expected at most {most} either way"))
             }
             Ok(_) => Ok(()),
-        }
-    }
-}
-
-impl Body {
-    pub(crate) fn packed(&self) -> Packed<'_> {
-        match self {
-            Self::Whole(bytes) => Packed::Whole(bytes),
-            Self::Staged(staged) => Packed::Staged(*staged),
-            Self::Kept => Packed::Kept,
         }
     }
 }

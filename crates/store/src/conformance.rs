@@ -40,7 +40,7 @@ fn put(store: &mut dyn Store, query: u32, who: u8, version: u64, bytes: &[u8]) -
         node: node(who),
         dataset: DatasetVersion(version),
         table: BlobRef::of(bytes),
-        packed: Packed::Whole(bytes),
+        packed: &Packed::Whole(bytes.to_vec()),
     };
     store.put_contributions(&[new], 10).unwrap()[0]
 }
@@ -78,15 +78,16 @@ fn contributions_are_put_once_and_replaced_by_newer_data(store: &mut dyn Store) 
 
     // Several in one call see each other.
     let run = run();
-    let new = |bytes: &'static [u8]| NewContribution {
+    let new = |bytes: &[u8], packed| NewContribution {
         run: &run,
         query: QueryId(3),
         node: node(1),
         dataset: DatasetVersion(1),
         table: BlobRef::of(bytes),
-        packed: Packed::Whole(bytes),
+        packed,
     };
-    let outcomes = store.put_contributions(&[new(b"x"), new(b"x"), new(b"y")], 11).unwrap();
+    let [x, y] = [b"x", b"y"].map(|bytes| Packed::Whole(bytes.to_vec()));
+    let outcomes = store.put_contributions(&[new(b"x", &x), new(b"x", &x), new(b"y", &y)], 11).unwrap();
     let expected = Digest::of(b"x");
     assert_eq!(outcomes, [PutOutcome::Stored, PutOutcome::Duplicate, PutOutcome::Conflict { expected }]);
 }
@@ -104,9 +105,10 @@ fn long_tables_are_staged_and_read_in_parts(store: &mut dyn Store) {
         store.stage(Some(staged), rest).unwrap()
     };
     let run = run();
-    let put = |store: &mut dyn Store, version: u64, bytes: &[u8], packed: Packed<'_>| {
+    let put = |store: &mut dyn Store, version: u64, bytes: &[u8], packed: Packed| {
         let (query, node, dataset) = (QueryId(1), node(1), DatasetVersion(version));
-        let new = NewContribution { run: &run, query, node, dataset, table: BlobRef::of(bytes), packed };
+        let new =
+            NewContribution { run: &run, query, node, dataset, table: BlobRef::of(bytes), packed: &packed };
         store.put_contributions(&[new], 10).map(|outcomes| outcomes[0])
     };
     let read = |store: &dyn Store, bytes: &[u8], offset: usize, limit: usize| {
@@ -157,7 +159,7 @@ fn long_tables_are_staged_and_read_in_parts(store: &mut dyn Store) {
     assert_eq!(read(store, &long, 0, 5).unwrap(), &long[..5]);
 
     // What is in the store may be named together with what takes its place.
-    let contribution = |version, bytes: &'static [u8], packed| NewContribution {
+    let contribution = |version, bytes: &[u8], packed| NewContribution {
         run: &run,
         query: QueryId(5),
         node: node(1),
@@ -165,9 +167,10 @@ fn long_tables_are_staged_and_read_in_parts(store: &mut dyn Store) {
         table: BlobRef::of(bytes),
         packed,
     };
-    store.put_contributions(&[contribution(1, b"first", Packed::Whole(b"first"))], 10).unwrap();
-    let second = contribution(2, b"second", Packed::Whole(b"second"));
-    store.put_contributions(&[second, contribution(3, b"first", Packed::Kept)], 11).unwrap();
+    let [first, second] = [&b"first"[..], b"second"].map(|bytes| Packed::Whole(bytes.to_vec()));
+    store.put_contributions(&[contribution(1, b"first", &first)], 10).unwrap();
+    let second = contribution(2, b"second", &second);
+    store.put_contributions(&[second, contribution(3, b"first", &Packed::Kept)], 11).unwrap();
     let kept = [&b"first"[..], b"second"]
         .map(|bytes| store.has_contribution(&run, QueryId(5), node(1), Digest::of(bytes)).unwrap());
     assert_eq!(kept, [true, false]);

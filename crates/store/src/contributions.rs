@@ -6,8 +6,8 @@ use redb::{ReadableTable, TableHandle as _, WriteTransaction};
 
 use crate::pieces::{self, TABLES};
 use crate::redb_store::log;
-use crate::seals;
-use crate::tables::{CONTRIBUTIONS, Failure, SEALS, TableKey, decode, encode};
+use crate::seals::SealRecord;
+use crate::tables::{CONTRIBUTIONS, Failure, SEALS, TableKey, encode, look_up};
 use crate::{ContributionMeta, NewContribution, Packed, PutOutcome};
 
 /// Stores contributions where they win. The outcomes are in their order.
@@ -47,14 +47,11 @@ fn put_one<'a>(
 ) -> Result<PutOutcome, Failure> {
     let mut contributions = txn.open_table(CONTRIBUTIONS)?;
     let key = (new.run.as_str(), new.query.0, *new.node.as_bytes());
-    let stored: Option<ContributionMeta> = match contributions.get(key)? {
-        Some(value) => Some(decode("contributions", key, value.value())?),
-        None => None,
-    };
+    let stored: Option<ContributionMeta> = look_up(&contributions, "contributions", key)?;
     let outcome = compared(stored.as_ref(), new);
     if !matches!(outcome, PutOutcome::Stored | PutOutcome::Replaced { .. }) {
         if let Packed::Staged(staged) = new.packed {
-            pieces::discard(txn, staged)?;
+            pieces::discard(txn, *staged)?;
         }
         return Ok(outcome);
     }
@@ -68,7 +65,7 @@ fn put_one<'a>(
             return Err(Failure::Value { table: TABLES.name(), key, what });
         }
         Packed::Whole(bytes) => pieces::put_table(txn, of(new.table.digest), bytes)?,
-        Packed::Staged(staged) => pieces::take_up(txn, of(new.table.digest), staged, &new.table)?,
+        Packed::Staged(staged) => pieces::take_up(txn, of(new.table.digest), *staged, &new.table)?,
         Packed::Kept if txn.open_table(TABLES)?.get(of(new.table.digest))?.is_some() => {}
         Packed::Kept => {
             let key = format!("{:?}", of(new.table.digest));
@@ -100,10 +97,7 @@ fn remove_unless_needed(
     table: Digest,
 ) -> Result<(), Failure> {
     let key = (by.run.as_str(), by.query.0, *by.node.as_bytes());
-    let newest: Option<ContributionMeta> = match txn.open_table(CONTRIBUTIONS)?.get(key)? {
-        Some(value) => Some(decode("contributions", key, value.value())?),
-        None => None,
-    };
+    let newest: Option<ContributionMeta> = look_up(&txn.open_table(CONTRIBUTIONS)?, "contributions", key)?;
     if newest.is_some_and(|newest| newest.table.digest == table) || is_counted(txn, by, table)? {
         return Ok(());
     }
@@ -112,10 +106,10 @@ fn remove_unless_needed(
 
 /// Whether a table of the same node is in the seal of the query that `new` answers.
 fn is_counted(txn: &WriteTransaction, new: &NewContribution<'_>, table: Digest) -> Result<bool, Failure> {
-    let seal = seals::record(&txn.open_table(SEALS)?, (new.run.as_str(), new.query.0))?;
-    let counted = |seal: seals::SealRecord| {
-        seal.cohort.iter().any(|(node, _, digest)| *node == new.node && *digest == table)
-    };
+    let key = (new.run.as_str(), new.query.0);
+    let seal: Option<SealRecord> = look_up(&txn.open_table(SEALS)?, "seals", key)?;
+    let counted =
+        |seal: SealRecord| seal.cohort.iter().any(|(node, _, digest)| *node == new.node && *digest == table);
     Ok(seal.is_some_and(counted))
 }
 

@@ -374,7 +374,7 @@ mod tests {
                 node: node(id),
                 dataset,
                 table,
-                packed: Packed::Whole(bytes),
+                packed: &Packed::Whole(bytes.clone()),
             };
             store.put_contributions(&[new], 2).unwrap();
             cohort.push((node(id), dataset, table.digest));

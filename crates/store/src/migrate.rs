@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::tables::{
-    AnswerKey, Bytes, CONTRIBUTIONS, Failure, NODES, SEALS, TOKENS, TableKey, decode, encode,
+    AnswerKey, Bytes, CONTRIBUTIONS, Failure, NODES, SEALS, TOKENS, TableKey, encode, look_up,
 };
 use crate::{ContributionMeta, NodeRecord, Seal, TokenRecord};
 use crate::{pieces, seals};
@@ -48,16 +48,14 @@ struct Seal1 {
 pub(crate) fn from_1(txn: &WriteTransaction) -> Result<(), Failure> {
     let mut nodes = txn.open_table(NODES)?;
     for key in keys(&nodes, |key| key)? {
-        let old: Option<Node1> =
-            nodes.get(key)?.map(|value| decode("nodes", key, value.value())).transpose()?;
+        let old: Option<Node1> = look_up(&nodes, "nodes", key)?;
         let Some(Node1 { name, enrolled_ms, revoked }) = old else { continue };
         let record = NodeRecord { name, enrolled_ms, revoked, membership: Membership::Active };
         nodes.insert(key, encode("nodes", &record)?.as_slice())?;
     }
     let mut tokens = txn.open_table(TOKENS)?;
     for key in keys(&tokens, |key| key)? {
-        let old: Option<Token1> =
-            tokens.get(key)?.map(|value| decode("tokens", key, value.value())).transpose()?;
+        let old: Option<Token1> = look_up(&tokens, "tokens", key)?;
         let Some(Token1 { label, expires_ms, used_by }) = old else { continue };
         let record = TokenRecord { label, expires_ms, used_by, approve: false };
         tokens.insert(key, encode("tokens", &record)?.as_slice())?;
@@ -79,8 +77,7 @@ fn each_seal<T: DeserializeOwned>(txn: &WriteTransaction, now: impl Fn(T) -> Sea
     let seals = keys(&txn.open_table(SEALS)?, |(run, query)| (run.to_owned(), query))?;
     for (run, query) in seals {
         let key = (run.as_str(), query);
-        let old: Option<T> =
-            txn.open_table(SEALS)?.get(key)?.map(|value| decode("seals", key, value.value())).transpose()?;
+        let old: Option<T> = look_up(&txn.open_table(SEALS)?, "seals", key)?;
         if let Some(old) = old {
             seals::put(txn, key, &now(old))?;
         }
@@ -97,10 +94,7 @@ fn tables(txn: &WriteTransaction) -> Result<(), Failure> {
         let old = txn.open_table(PACKED_1)?;
         for (run, query, node) in keys(&old, |(run, query, node)| (run.to_owned(), query, node))? {
             let key = (run.as_str(), query, node);
-            let meta: Option<ContributionMeta> = contributions
-                .get(key)?
-                .map(|value| decode("contributions", key, value.value()))
-                .transpose()?;
+            let meta: Option<ContributionMeta> = look_up(&contributions, "contributions", key)?;
             if let (Some(meta), Some(bytes)) = (meta, old.get(key)?) {
                 pieces::put_table(txn, (&run, query, node, *meta.table.digest.as_bytes()), bytes.value())?;
             }

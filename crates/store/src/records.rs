@@ -62,14 +62,14 @@ pub struct NewContribution<'a> {
     /// Digest and length of the packed table.
     pub table: BlobRef,
     /// The packed table.
-    pub packed: Packed<'a>,
+    pub packed: &'a Packed,
 }
 
 /// Where the packed table of a contribution is.
-#[derive(Debug, Clone, Copy)]
-pub enum Packed<'a> {
+#[derive(Debug, Clone)]
+pub enum Packed {
     /// Here.
-    Whole(&'a [u8]),
+    Whole(Vec<u8>),
     /// In the store, by [`Store::stage`](crate::Store::stage). It is not staged any more afterwards, whatever became of the
     /// contribution; unless the call failed, which changes nothing.
     Staged(StageId),

@@ -20,7 +20,7 @@ use crate::pieces::{self, PIECES, STAGED, TABLES};
 use crate::seals;
 use crate::tables::{
     AUDIT, BLOBS, CONTRIBUTIONS, FORMAT_KEY, Failure, META, NAMED, NODES, POLICIES, RUNS, SEALS, TOKENS,
-    TRAFFIC, create_all, decode, encode, next_line,
+    TRAFFIC, create_all, decode, encode, look_up, next_line,
 };
 use crate::{
     AuditEntry, ContributionMeta, FORMAT, NewContribution, NodeRecord, PutOutcome, Seal, StageId, Store,
@@ -438,7 +438,7 @@ impl Store for RedbStore {
     fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError> {
         self.write(|txn| {
             let key = (run.as_str(), query.0);
-            if let Some(stored) = seals::record(&txn.open_table(SEALS)?, key)? {
+            if let Some(stored) = look_up(&txn.open_table(SEALS)?, "seals", key)? {
                 let stored = seals::whole(stored, &txn.open_table(PIECES)?)?;
                 let same = stored.cohort == seal.cohort && stored.merged == seal.merged;
                 let refused = || Failure::AlreadySealed { run: run.to_string(), query: query.0 };

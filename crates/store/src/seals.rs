@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Seal;
 use crate::pieces::{self, PIECES, Stored};
-use crate::tables::{Bytes, Failure, SEALS, decode, encode};
+use crate::tables::{Bytes, Failure, SEALS, encode};
 
 /// A [`Seal`] without the bytes of its sum.
 #[derive(Serialize, Deserialize)]
@@ -40,14 +40,6 @@ pub(crate) fn put(txn: &WriteTransaction, key: (&str, u32), seal: &Seal) -> Resu
     };
     txn.open_table(SEALS)?.insert(key, encode("seals", &record)?.as_slice())?;
     Ok(())
-}
-
-/// The record under a key.
-pub(crate) fn record(
-    seals: &impl ReadableTable<(&'static str, u32), Bytes>,
-    key: (&str, u32),
-) -> Result<Option<SealRecord>, Failure> {
-    seals.get(key)?.map(|value| decode("seals", key, value.value())).transpose()
 }
 
 /// The seal that a record is of.

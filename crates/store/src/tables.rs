@@ -87,6 +87,20 @@ pub(crate) fn decode<T: DeserializeOwned>(
     }
 }
 
+/// The value under a key, if there is one.
+pub(crate) fn look_up<'k, K, T>(
+    table: &impl ReadableTable<K, Bytes>,
+    name: &'static str,
+    key: K::SelfType<'k>,
+) -> Result<Option<T>, Failure>
+where
+    K: redb::Key + 'static,
+    K::SelfType<'k>: Copy + std::fmt::Debug,
+    T: DeserializeOwned,
+{
+    table.get(key)?.map(|value| decode(name, key, value.value())).transpose()
+}
+
 /// Number of the next line of the audit log.
 pub(crate) fn next_line(audit: &impl ReadableTable<u64, Bytes>) -> Result<u64, Failure> {
     Ok(audit.last()?.map_or(0, |(number, _)| number.value() + 1))

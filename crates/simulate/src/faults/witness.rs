@@ -55,20 +55,13 @@ struct Held {
     node: NodeId,
     dataset: DatasetVersion,
     table: exeunt_protocol::message::BlobRef,
-    /// None when it is in the store, or staged there.
-    bytes: Option<Vec<u8>>,
-    staged: Option<StageId>,
+    packed: Packed,
 }
 
 impl Held {
     fn of(new: &NewContribution<'_>, dataset: DatasetVersion) -> Self {
         let NewContribution { run, query, node, table, packed, .. } = *new;
-        let (bytes, staged) = match packed {
-            Packed::Whole(bytes) => (Some(bytes.to_vec()), None),
-            Packed::Staged(staged) => (None, Some(staged)),
-            Packed::Kept => (None, None),
-        };
-        Self { run: run.clone(), query, node, dataset, table, bytes, staged }
+        Self { run: run.clone(), query, node, dataset, table, packed: packed.clone() }
     }
 
     fn contribution(&self) -> NewContribution<'_> {
@@ -78,11 +71,7 @@ impl Held {
             node: self.node,
             dataset: self.dataset,
             table: self.table,
-            packed: match (&self.bytes, self.staged) {
-                (Some(bytes), _) => Packed::Whole(bytes),
-                (None, Some(staged)) => Packed::Staged(staged),
-                (None, None) => Packed::Kept,
-            },
+            packed: &self.packed,
         }
     }
 }

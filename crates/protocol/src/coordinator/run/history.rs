@@ -47,22 +47,15 @@ impl RunState {
         self.removed = history.removed;
         self.renewed = self.removed.is_empty();
         for before in history.superseded {
-            let (name, cells) = (before.asked.name(), before.asked.layout(self.program.context()).cells());
-            let AskedBefore { query, asked, withdrawn, cohort, declined, reused } = before;
-            let body = Digest::of(&asked.encode());
-            let closed =
-                Closed { sealed: true, id: query, name, cells, body, withdrawn, cohort, declined, reused };
-            self.superseded.push(closed);
+            self.superseded.push(stored(before, self.program.context()));
         }
         let mut failed = None;
         for SealedQuery { query, merged, cohort, declined, reused } in history.seals {
             self.measure_next_policy();
             let Some(asked) = self.program.query().cloned() else { break };
-            let (name, cells) = (asked.name(), asked.layout(self.program.context()).cells());
-            let (body, withdrawn) = (Digest::of(&asked.encode()), merged.is_none());
-            let closed =
-                Closed { sealed: true, id: query, name, cells, body, withdrawn, cohort, declined, reused };
-            self.history.push(closed);
+            let withdrawn = merged.is_none();
+            let before = AskedBefore { query, asked, withdrawn, cohort, declined, reused };
+            self.history.push(stored(before, self.program.context()));
             if let Err(error) = self.advance(merged.as_ref()) {
                 failed = Some(error);
                 break;
@@ -133,5 +126,21 @@ impl RunState {
         removed: Vec<Removal>,
     ) -> Self {
         Self { phase: Phase::Stopped, policies, removed, ..Self::new(id, context, options) }
+    }
+}
+
+/// A query whose seal is in the store.
+fn stored(before: AskedBefore, context: &RunContext) -> Closed {
+    let AskedBefore { query, asked, withdrawn, cohort, declined, reused } = before;
+    Closed {
+        sealed: true,
+        id: query,
+        name: asked.name(),
+        cells: asked.layout(context).cells(),
+        body: Digest::of(&asked.encode()),
+        withdrawn,
+        cohort,
+        declined,
+        reused,
     }
 }
