@@ -1,7 +1,8 @@
 //! The coordinator without its sockets: the state machine and the store, driven by whoever owns the connections.
 //!
 //! [`Core::handle`] takes note of what happened; [`Core::work`] performs everything the machine wants of the store and
-//! returns what must go out to peers. All contributions that wait when it is called are committed in one transaction.
+//! returns what must go out to peers, when all that was written is on the disk. All contributions that wait when it is
+//! called are stored in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -115,6 +116,13 @@ pub(crate) struct RunEntry {
     pub(crate) removed: Vec<Removal>,
 }
 
+/// What is kept in memory of every run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ListedRun {
+    pub(crate) number: u64,
+    pub(crate) started_ms: u64,
+}
+
 /// How far the core got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -138,6 +146,9 @@ struct Staged {
 pub struct Core {
     pub(crate) machine: Coordinator,
     pub(crate) store: Box<dyn Store>,
+    /// Every run.
+    pub(crate) listed: BTreeMap<RunId, ListedRun>,
+    /// The runs that do not rest.
     pub(crate) entries: BTreeMap<RunId, RunEntry>,
     connected: BTreeSet<NodeId>,
     arrived: BTreeMap<Ticket, Packed>,
@@ -151,6 +162,8 @@ pub struct Core {
     pub(crate) totals: BTreeMap<NodeId, Traffic>,
     /// The run that was stopped and is whole in memory nevertheless: the last one that somebody looked at.
     pub(crate) woken: Option<RunId>,
+    /// Those that were woken before it, and rest when what the machine wants of the store is done.
+    pub(crate) tired: Vec<RunId>,
     revision: u64,
 }
 
@@ -163,6 +176,7 @@ impl Core {
         let mut core = Self {
             machine: Coordinator::new(),
             store,
+            listed: BTreeMap::new(),
             entries: BTreeMap::new(),
             connected: BTreeSet::new(),
             arrived: BTreeMap::new(),
@@ -172,6 +186,7 @@ impl Core {
             traffic: BTreeMap::new(),
             totals: BTreeMap::new(),
             woken: None,
+            tired: Vec::new(),
             revision: 0,
         };
         for (node, record) in core.store.nodes()? {
@@ -181,15 +196,10 @@ impl Core {
             }
         }
         for (run, record) in core.store.runs()? {
-            let entry: RunEntry = serde_json::from_slice(&record).map_err(|error| CoreError::Corrupt {
-                what: format!("run '{run}'"),
-                why: error.to_string(),
-            })?;
             for (_, node, traffic) in core.store.traffic(&run)? {
                 add(core.totals.entry(node).or_default(), traffic);
             }
-            core.take_up(now, &run, &entry)?;
-            core.entries.insert(run, entry);
+            core.take_up(now, run, &record)?;
         }
         core.work(now)?;
         Ok(core)
@@ -297,9 +307,9 @@ impl Core {
     /// # Errors
     /// [`CoreError::Store`]; what was not acknowledged must then be considered lost.
     pub fn work(&mut self, now: Now) -> Result<Vec<Effect>, CoreError> {
+        self.flush_traffic()?;
         let mut effects = Vec::new();
         while self.step(now, &mut effects)? == Step::More {}
-        self.flush_traffic()?;
         Ok(effects)
     }
 
@@ -345,10 +355,9 @@ impl Core {
                         self.reseal(now, Question { run, query, body }, from, &cohort, declined, cells)?;
                     }
                     Output::SaveRemoval { run, removal } => {
-                        if let Some(mut entry) = self.entries.get(&run).cloned() {
-                            entry.removed.push(removal);
-                            self.save_entry(now, &run, entry)?;
-                        }
+                        let mut entry = self.entry(&run)?.clone();
+                        entry.removed.push(removal);
+                        self.save_entry(now, &run, entry)?;
                     }
                     Output::SavePolicy { run, record } => {
                         let bytes = serde_json::to_vec(&record).map_err(|error| CoreError::Corrupt {
@@ -368,9 +377,6 @@ impl Core {
             self.commit(now, staged)?;
         }
         if !audit.is_empty() {
-            for entry in &audit {
-                tracing::info!(run = ?entry.run, node = ?entry.node, "{}", entry.text);
-            }
             self.store.append_audit(&audit)?;
         }
         for staged in self.refused.drain(..) {
@@ -378,7 +384,12 @@ impl Core {
         }
         // What failed may have been a wish that the machine has no part in: it was refused, and nobody else has noticed.
         self.store.health()?;
+        self.store.sync()?;
+        for AuditEntry { run, node, text, .. } in &audit {
+            tracing::info!(?run, ?node, "{text}");
+        }
         if step == Step::Done {
+            self.rest();
             let publish_to = std::mem::take(&mut self.publish_to);
             let connected = publish_to.intersection(&self.connected);
             effects.extend(
@@ -468,7 +479,7 @@ impl Core {
         plan: RunPlan,
         network: &[u8],
     ) -> Result<RunId, CoreError> {
-        let number = 1 + self.entries.values().map(|entry| entry.number).max().unwrap_or(0);
+        let number = 1 + self.listed.values().map(|run| run.number).max().unwrap_or(0);
         let corrupt = |why: String| CoreError::Corrupt { what: "a new run".to_owned(), why };
         let run = RunId::numbered(&file.name, number).map_err(|error| corrupt(error.to_string()))?;
         self.store.put_blob(plan.options.network.digest, network)?;
@@ -487,12 +498,20 @@ impl Core {
         Ok(run)
     }
 
+    /// What the store remembers of a run that does not rest.
+    ///
+    /// # Errors
+    /// [`RunError::Stopped`] when it rests.
+    pub(crate) fn entry(&self, run: &RunId) -> Result<&RunEntry, RunError> {
+        self.entries.get(run).ok_or_else(|| RunError::Stopped { run: run.clone() })
+    }
+
     fn save_entry(&mut self, now: Now, run: &RunId, entry: RunEntry) -> Result<(), CoreError> {
         let bytes = serde_json::to_vec(&entry)
             .map_err(|error| CoreError::Corrupt { what: format!("run '{run}'"), why: error.to_string() })?;
         self.store.save_run(run, &bytes, now.unix_ms)?;
         self.revision += 1;
-        self.entries.insert(run.clone(), entry);
+        self.note_entry(run.clone(), entry);
         Ok(())
     }
 
@@ -549,16 +568,17 @@ impl Core {
     /// # Errors
     /// [`RunError::Unknown`], [`RunError::None`].
     pub fn run_named(&self, run: Option<&RunId>) -> Result<RunId, CoreError> {
-        let newest = || self.entries.iter().max_by_key(|(_, entry)| entry.number).map(|(run, _)| run.clone());
+        let newest =
+            || self.listed.iter().max_by_key(|(_, listed)| listed.number).map(|(run, _)| run.clone());
         let known = || {
             let mut runs: Vec<_> =
-                self.entries.iter().map(|(run, entry)| (entry.number, run.clone())).collect();
+                self.listed.iter().map(|(run, listed)| (listed.number, run.clone())).collect();
             runs.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
             runs.into_iter().map(|(_, run)| run).collect()
         };
         let unknown = |run: &str| RunError::Unknown { run: run.to_owned(), known: known() };
         match run {
-            Some(run) if self.entries.contains_key(run) => Ok(run.clone()),
+            Some(run) if self.listed.contains_key(run) => Ok(run.clone()),
             Some(run) => Err(unknown(run.as_str()).into()),
             None => newest().ok_or_else(|| RunError::None.into()),
         }

@@ -24,7 +24,7 @@ use crate::peer::StreamError;
 const IDLE: Duration = Duration::from_secs(3600);
 /// Questions taken in before the core works.
 const BATCH: usize = 1024;
-/// How often the counts of bytes are written: a commit of their own after every batch would halve the number of batches.
+/// How often the counts of bytes are written: not with every batch, most of which would change every one of them.
 const TRAFFIC: Duration = Duration::from_secs(5);
 
 /// The coordinator has stopped, because its store failed or its process ends.
@@ -270,18 +270,18 @@ impl Desk {
         }
     }
 
-    /// Lets the core work until nothing is left to do. Contributions are acknowledged when they are stored; every other
+    /// Lets the core work until nothing is left to do. Contributions are acknowledged when they are on the disk; every other
     /// answer leaves when all that followed from its question is.
     fn work(&mut self) -> Result<(), CoreError> {
+        if self.closing || self.flushed.elapsed() >= TRAFFIC {
+            self.core.flush_traffic()?;
+            self.flushed = Instant::now();
+        }
         let mut step = Step::More;
         while step == Step::More {
             let mut effects = Vec::new();
             step = self.core.step(self.now, &mut effects)?;
             if step == Step::Done {
-                if self.closing || self.flushed.elapsed() >= TRAFFIC {
-                    self.core.flush_traffic()?;
-                    self.flushed = Instant::now();
-                }
                 self.answers.drain(..).for_each(|answer| answer());
             }
             effects.into_iter().for_each(|effect| self.perform(effect));
@@ -386,7 +386,8 @@ mod tests {
         fleet.core.work(fleet.now).unwrap();
         fleet.broken.store(true, Ordering::SeqCst);
         let (secret, node) = (exeunt_stats::Digest::of(b"secret"), NodeId::from_bytes([9; 16]));
-        fleet.core.store_mut().use_token(secret, node, "newcomer", 1).unwrap_err();
+        let store = fleet.core.store_mut();
+        store.use_token(secret, node, "newcomer", 1).and_then(|_| store.sync()).unwrap_err();
         fleet.broken.store(false, Ordering::SeqCst);
         let error = fleet.core.work(fleet.now).unwrap_err();
         assert!(error.to_string().contains("failed before: start again"), "{error}");

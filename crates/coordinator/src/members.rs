@@ -1,4 +1,4 @@
-//! Who takes part: decisions of the operator about nodes, made durable before the machine hears of them.
+//! Who takes part: decisions of the operator about nodes, stored before the machine hears of them.
 
 use exeunt_link::limits::MAX_NAME;
 use exeunt_protocol::NodeId;

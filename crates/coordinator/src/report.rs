@@ -12,7 +12,7 @@ use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
 use exeunt_store::{AuditEntry, NodeRecord, Seal};
 
-use crate::core::{Core, CoreError};
+use crate::core::{Core, CoreError, ListedRun};
 
 /// Lines of the audit log that are looked through for those about one node.
 const LOG_WINDOW: usize = 100_000;
@@ -283,24 +283,14 @@ impl Core {
     /// # Errors
     /// [`CoreError`].
     pub fn run_rows(&self, now: Now) -> Result<Vec<RunRow>, CoreError> {
-        let mut runs: Vec<_> = self.entries.iter().collect();
-        runs.sort_by_key(|(_, entry)| entry.number);
-        let row = |(run, entry): (&RunId, &crate::core::RunEntry)| {
-            let status = self.machine.run_status(now, run)?;
-            let standing = match &status.standing {
-                Standing::Asking { query, name } => {
-                    format!(
-                        "asking {name} ({query}), {} of {} answers",
-                        status.answers,
-                        status.answers + status.waiting_for.len()
-                    )
-                }
-                Standing::Sealing { query } => format!("merging {query}"),
-                Standing::Ready => "ready".to_owned(),
-                Standing::Failed { why } => format!("failed: {why}"),
-                Standing::Stopped => "stopped".to_owned(),
+        let mut runs: Vec<_> = self.listed.iter().collect();
+        runs.sort_by_key(|(_, listed)| listed.number);
+        let row = |(run, listed): (&RunId, &ListedRun)| {
+            let standing = match self.machine.rests(run) {
+                true => "stopped".to_owned(),
+                false => in_a_line(&self.machine.run_status(now, run)?),
             };
-            Ok(RunRow { run: run.clone(), standing, started_ms: entry.started_ms })
+            Ok(RunRow { run: run.clone(), standing, started_ms: listed.started_ms })
         };
         runs.into_iter().map(row).collect()
     }
@@ -342,6 +332,20 @@ impl Core {
 /// A line of the audit log, as it is shown.
 pub(crate) fn audit_line((number, entry): (u64, AuditEntry)) -> AuditLine {
     AuditLine { number, at_ms: entry.at_ms, run: entry.run, node: entry.node, text: entry.text }
+}
+
+/// Where a run stands.
+fn in_a_line(status: &RunStatus) -> String {
+    match &status.standing {
+        Standing::Asking { query, name } => {
+            let (answers, missing) = (status.answers, status.waiting_for.len());
+            format!("asking {name} ({query}), {answers} of {} answers", answers + missing)
+        }
+        Standing::Sealing { query } => format!("merging {query}"),
+        Standing::Ready => "ready".to_owned(),
+        Standing::Failed { why } => format!("failed: {why}"),
+        Standing::Stopped => "stopped".to_owned(),
+    }
 }
 
 /// What a node's table of moments lacks, in words.

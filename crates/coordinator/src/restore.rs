@@ -1,8 +1,8 @@
 //! Taking runs up from the store: whole, or no more of them than decides anything yet.
 //!
-//! A run that was stopped asks nothing, and no node infers with it. It rests in the store, and is rebuilt when somebody
-//! looks at it; the last one that was looked at stays. So neither memory nor the time to start grows with the runs that a
-//! federation has behind it.
+//! A run that was stopped asks nothing. It rests in the store, and is rebuilt when somebody looks at it; the last one that
+//! was looked at stays. So a run that a federation has behind it costs memory for its name, and reading its record when
+//! the coordinator starts.
 
 use exeunt_exits::Query;
 use exeunt_protocol::coordinator::{AskedBefore, Now, PolicyRecord, RunHistory, SealedQuery};
@@ -10,18 +10,31 @@ use exeunt_protocol::{QueryId, RunId};
 use exeunt_stats::{Digest, Table, packed};
 use exeunt_store::Seal;
 
-use crate::core::{Core, CoreError, RunEntry};
+use crate::core::{Core, CoreError, ListedRun, RunEntry};
 
 impl Core {
     /// Takes up a run when the coordinator starts.
-    pub(crate) fn take_up(&mut self, now: Now, run: &RunId, entry: &RunEntry) -> Result<(), CoreError> {
-        if !entry.stopped {
-            return self.restore(now, run, entry);
+    pub(crate) fn take_up(&mut self, now: Now, run: RunId, record: &[u8]) -> Result<(), CoreError> {
+        let entry = read_entry(&run, record)?;
+        if entry.stopped {
+            let policies = self.policy_records(&run)?;
+            self.machine.restore_resting(run.clone(), entry.context.exits.len(), &policies);
+            self.list(run, &entry);
+        } else {
+            self.restore(now, run, entry)?;
         }
-        let (context, options) = (entry.context.clone(), entry.options.clone());
-        let policies = self.policy_records(run)?;
-        self.machine.restore_resting(run.clone(), context, options, policies, entry.removed.clone());
         Ok(())
+    }
+
+    fn list(&mut self, run: RunId, entry: &RunEntry) {
+        let RunEntry { number, started_ms, .. } = *entry;
+        self.listed.insert(run, ListedRun { number, started_ms });
+    }
+
+    /// Notes the record of a run that does not rest.
+    pub(crate) fn note_entry(&mut self, run: RunId, entry: RunEntry) {
+        self.list(run.clone(), &entry);
+        self.entries.insert(run, entry);
     }
 
     /// The run a person means, as [`Core::run_named`] finds it, with everything that can be asked of it.
@@ -30,20 +43,29 @@ impl Core {
     /// Those of [`Core::run_named`]; [`CoreError`] when what the store has of it cannot be read.
     pub fn look_at(&mut self, now: Now, wanted: Option<&RunId>) -> Result<RunId, CoreError> {
         let run = self.run_named(wanted)?;
-        let rests = |entry: &&RunEntry| entry.stopped && self.woken.as_ref() != Some(&run);
-        if let Some(entry) = self.entries.get(&run).filter(rests).cloned() {
-            self.restore(now, &run, &entry)?;
+        if self.machine.rests(&run)
+            && let Some(record) = self.store.run(&run)?
+        {
+            let entry = read_entry(&run, &record)?;
+            self.restore(now, run.clone(), entry)?;
             self.wake(run.clone());
         }
         Ok(run)
     }
 
-    /// Notes that a run that was stopped is whole in memory; the one before it goes to rest.
+    /// Notes that a run that was stopped is whole in memory; the one before it is to go to rest.
     pub(crate) fn wake(&mut self, run: RunId) {
-        if let Some(before) = self.woken.replace(run)
-            && self.woken.as_ref() != Some(&before)
-        {
-            self.machine.rest_run(&before);
+        self.tired.extend(self.woken.replace(run));
+    }
+
+    /// Lets go of the runs that were whole for somebody who has looked at another since. What was wanted of them must be in
+    /// the store by now: that is what they are rebuilt from.
+    pub(crate) fn rest(&mut self) {
+        for run in std::mem::take(&mut self.tired) {
+            if self.woken.as_ref() != Some(&run) {
+                self.machine.rest_run(&run);
+                self.entries.remove(&run);
+            }
         }
     }
 
@@ -57,12 +79,12 @@ impl Core {
         self.store.policies(run)?.into_iter().map(read).collect()
     }
 
-    fn restore(&mut self, now: Now, run: &RunId, entry: &RunEntry) -> Result<(), CoreError> {
+    fn restore(&mut self, now: Now, run: RunId, entry: RunEntry) -> Result<(), CoreError> {
         let corrupt = |what: String, why: String| CoreError::Corrupt { what, why };
         let mut history =
             RunHistory { stopped: entry.stopped, removed: entry.removed.clone(), ..RunHistory::default() };
         let first = entry.removed.last().map_or(QueryId(0), |removal| removal.first);
-        for (query, seal) in self.store.seals(run)? {
+        for (query, seal) in self.store.seals(&run)? {
             if query < first {
                 // Only what says what it asked can be used again; the rest is asked again.
                 if let Some(asked) = self.asked(&seal)? {
@@ -88,13 +110,14 @@ impl Core {
             let (declined, reused) = (seal.declined, seal.reused);
             history.seals.push(SealedQuery { query, merged, cohort, declined, reused });
         }
-        history.policies = self.policy_records(run)?;
-        self.machine.restore_run(now, run.clone(), entry.context.clone(), entry.options.clone(), history)?;
-        if let Some(open) = self.machine.open_query(run) {
-            let stored = self.store.contributions(run, open)?;
+        history.policies = self.policy_records(&run)?;
+        self.machine.restore_run(now, run.clone(), entry.context.clone(), entry.options.clone(), history);
+        if let Some(open) = self.machine.open_query(&run) {
+            let stored = self.store.contributions(&run, open)?;
             let stored = stored.into_iter().map(|(node, meta)| (node, meta.dataset, meta.table)).collect();
-            self.machine.restore_stored(now, run, stored);
+            self.machine.restore_stored(now, &run, stored);
         }
+        self.note_entry(run, entry);
         Ok(())
     }
 
@@ -119,6 +142,11 @@ impl Core {
     }
 }
 
+fn read_entry(run: &RunId, record: &[u8]) -> Result<RunEntry, CoreError> {
+    serde_json::from_slice(record)
+        .map_err(|error| CoreError::Corrupt { what: format!("run '{run}'"), why: error.to_string() })
+}
+
 #[cfg(test)]
 mod tests {
     use exeunt_exits::PolicyRequest;
@@ -139,6 +167,25 @@ mod tests {
         fleet.run.clone()
     }
 
+    /// Found by a reader: asked in one breath, the removal was answered and not stored.
+    #[test]
+    fn what_was_wanted_of_a_run_is_stored_before_it_rests() {
+        let mut fleet = Fleet::new(2);
+        let first = stopped(&mut fleet);
+        fleet.run = fleet.core.start_run(fleet.now, &run_file(), &network()).unwrap();
+        fleet.core.work(fleet.now).unwrap();
+        fleet.run_until_ready();
+        let second = fleet.run.clone();
+        let (now, node) = (fleet.now, fleet.nodes[0]);
+        fleet.core.remove_contribution(now, &second, node).unwrap();
+        fleet.core.stop_run(now, &second).unwrap();
+        fleet.core.look_at(now, Some(&first)).unwrap();
+        fleet.core.work(now).unwrap();
+        assert!(fleet.core.machine.rests(&second) && !fleet.core.machine.rests(&first));
+        fleet.core.look_at(now, Some(&second)).unwrap();
+        assert_eq!(fleet.core.machine.run_status(now, &second).unwrap().removed, [node]);
+    }
+
     #[test]
     fn what_was_stopped_rests_until_somebody_looks() {
         let mut fleet = Fleet::new(2);
@@ -150,8 +197,8 @@ mod tests {
         let is_whole = |core: &Core, run: &RunId| core.machine.quantiles(run).is_some();
         assert!(!is_whole(&fleet.core, &first), "another was stopped since");
         assert!(is_whole(&fleet.core, &second));
-        let policies = fleet.core.machine.run_status(fleet.now, &first).unwrap().policies.len();
-        assert_eq!(policies, 1, "which policy was set last still decides");
+        let fleet_runs = fleet.core.machine.desired(fleet.nodes[0]).runs;
+        assert_eq!(fleet_runs, [], "nothing is wanted of a run that was stopped");
 
         assert_eq!(fleet.core.look_at(fleet.now, Some(&first)).unwrap(), first);
         fleet.core.work(fleet.now).unwrap();

@@ -1,4 +1,4 @@
-//! Adding up what a query brought, and making the sum durable.
+//! Adding up what a query brought, and storing the sum.
 
 use exeunt_protocol::coordinator::{Input, Now};
 use exeunt_protocol::message::Refusal;
@@ -18,7 +18,7 @@ pub(crate) struct Question {
 }
 
 impl Core {
-    /// Adds up the cohort's tables, a part of one at a time beyond the running sum, and makes the result durable.
+    /// Adds up the cohort's tables, a part of one at a time beyond the running sum, and stores the result.
     pub(crate) fn seal(
         &mut self,
         now: Now,

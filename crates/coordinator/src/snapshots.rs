@@ -88,14 +88,9 @@ impl Core {
         })
     }
 
-    fn entry(&self, run: &RunId) -> Result<&RunEntry, CoreError> {
-        let run = self.run_named(Some(run))?;
-        self.entries.get(&run).ok_or_else(|| exeunt_protocol::coordinator::RunError::None.into())
-    }
-
     /// Every snapshot there was: one between two removals, as far as it came to one.
     fn made(&self, run: &RunId) -> Result<Vec<Made>, CoreError> {
-        let entry = self.entry(run)?;
+        let entry = self.entry(&self.run_named(Some(run))?)?;
         let seals = self.store.seals(run)?;
         let names = self.store.nodes()?;
         let name = |node: NodeId| {

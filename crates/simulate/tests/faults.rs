@@ -113,6 +113,11 @@ fn the_oracle_notices_a_disk_that_does_not_sync() {
 }
 
 #[test]
+fn the_oracle_notices_answers_before_the_store_is_synced() {
+    noticed(Mutation::AnswerBeforeSync, &[Promise::Durable]);
+}
+
+#[test]
 fn the_oracle_notices_a_policy_that_is_not_written() {
     noticed(Mutation::ForgetPolicies, &[Promise::Durable]);
 }

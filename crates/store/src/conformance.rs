@@ -22,6 +22,7 @@ pub fn conformance(make: &mut dyn FnMut() -> Box<dyn Store>) {
     seals_never_change(&mut *make());
     blobs_are_read_in_pieces(&mut *make());
     records_are_kept_in_order(&mut *make());
+    a_run_has_one_record(&mut *make());
 }
 
 fn run() -> RunId {
@@ -43,6 +44,16 @@ fn put(store: &mut dyn Store, query: u32, who: u8, version: u64, bytes: &[u8]) -
         packed: &Packed::Whole(bytes.to_vec()),
     };
     store.put_contributions(&[new], 10).unwrap()[0]
+}
+
+fn a_run_has_one_record(store: &mut dyn Store) {
+    assert_eq!((store.run(&run()).unwrap(), store.runs().unwrap()), (None, Vec::new()));
+    let longer: RunId = "run-10".parse().unwrap();
+    for (run, record) in [(&longer, b"other"), (&run(), b"first"), (&run(), b"again")] {
+        store.save_run(run, record, 1).unwrap();
+    }
+    assert_eq!(store.run(&run()).unwrap(), Some(b"again".to_vec()));
+    assert_eq!(store.runs().unwrap(), [(run(), b"again".to_vec()), (longer, b"other".to_vec())]);
 }
 
 fn contributions_are_put_once_and_replaced_by_newer_data(store: &mut dyn Store) {

@@ -3,8 +3,9 @@
 //! [`Store`] is what the coordinator needs, in terms that an object store can offer too: small records, content named
 //! by its hash, contributions that are put once and replaced only by a higher dataset version, and seals that never
 //! change, with the tables they count. [`RedbStore`] is the embedded implementation: every call that changes something is
-//! one durable transaction (two-phase commit, synced to disk) together with its line in the audit log. What is staged of a
-//! table that is on its way is neither: the contribution that takes it up makes it so.
+//! one transaction, together with its line in the audit log. It is seen at once and is on the disk when [`Store::sync`]
+//! returns, which makes everything durable that was changed since the last time (two-phase commit): many changes cost no
+//! more than one. A crash undoes what was changed since, closing the store in order does not.
 //!
 //! Deliberately not here: what a table means, when a query closes, any clock. Time is passed in as milliseconds since
 //! 1970.
@@ -46,12 +47,15 @@ pub const FORMAT: u32 = 3;
 /// Bytes that are best staged at a time: whole pieces, as the embedded store keeps them.
 pub const STAGE: usize = 16 * pieces::PIECE;
 
-/// Durable state of one federation. Every method that changes something returns after the change is on disk, but for
-/// [`Store::stage`] and [`Store::discard`].
+/// Durable state of one federation. Nobody may hear of a change before [`Store::sync`] has returned after it.
 ///
 /// # Errors
-/// All methods: [`StoreError`], when the disk or a stored value is at fault; the state is then as before the call.
+/// All methods: [`StoreError`], when the disk or a stored value is at fault; the state is then as before the call, or after
+/// [`Store::sync`] one of those since the last.
 pub trait Store: Send + std::fmt::Debug {
+    /// Returns when everything that was changed before is on the disk.
+    fn sync(&mut self) -> Result<(), StoreError>;
+
     /// Whether it can still be relied on. A store whose disk has failed once may refuse everything from then on, also
     /// when the disk has recovered: whoever owns it must end, and open it again.
     ///
@@ -91,6 +95,9 @@ pub trait Store: Send + std::fmt::Debug {
     /// Adds a run or changes its record, which is the caller's to encode.
     fn save_run(&mut self, run: &RunId, record: &[u8], now_ms: u64) -> Result<(), StoreError>;
 
+    /// A run's record, if it is there.
+    fn run(&self, run: &RunId) -> Result<Option<Vec<u8>>, StoreError>;
+
     /// Every run's record, by id.
     fn runs(&self) -> Result<Vec<(RunId, Vec<u8>)>, StoreError>;
 
@@ -109,7 +116,7 @@ pub trait Store: Send + std::fmt::Debug {
     ) -> Result<Vec<(NodeId, ContributionMeta)>, StoreError>;
 
     /// Keeps the next bytes of a packed table whose contribution is to follow: after those that are kept `under` that
-    /// number, or the first ones under a new number. They are not durable before the contribution is, and are gone when
+    /// number, or the first ones under a new number. They need not be synced before the contribution is, and are gone when
     /// the store is opened again.
     fn stage(&mut self, under: Option<StageId>, bytes: &[u8]) -> Result<StageId, StoreError>;
 

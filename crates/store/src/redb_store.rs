@@ -38,6 +38,8 @@ pub struct RedbStore {
     path: PathBuf,
     /// The disk has failed; the database takes nothing more.
     broken: AtomicBool,
+    /// Something was changed that is to be on the disk before anybody hears of it.
+    unsynced: bool,
 }
 
 impl RedbStore {
@@ -77,7 +79,8 @@ impl RedbStore {
     }
 
     fn prepare(database: Database, path: PathBuf) -> Result<Self, StoreError> {
-        let store = Self { database: Arc::new(database), path, broken: AtomicBool::new(false) };
+        let (database, broken) = (Arc::new(database), AtomicBool::new(false));
+        let mut store = Self { database, path, broken, unsynced: false };
         let before = store.format()?;
         match before {
             Some(FORMAT) => {
@@ -99,11 +102,12 @@ impl RedbStore {
             txn.open_table(META)?.insert(FORMAT_KEY, FORMAT)?;
             Ok(())
         })?;
+        store.sync()?;
         Ok(store)
     }
 
     /// What was staged when the store was closed, or its process ended, belongs to uploads that nobody remembers.
-    fn forget_staged(&self) -> Result<(), StoreError> {
+    fn forget_staged(&mut self) -> Result<(), StoreError> {
         let left = self.read(|txn| pieces::all_staged(&txn.open_table(STAGED)?))?;
         if left.is_empty() {
             return Ok(());
@@ -120,12 +124,14 @@ impl RedbStore {
         self.read(read_format)
     }
 
-    /// One durable transaction: all of it happens, or nothing.
+    /// One transaction: all of it happens, or nothing.
     fn write<T>(
-        &self,
+        &mut self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
-        self.commit(Durability::Immediate, change)
+        let value = self.commit(Durability::None, change)?;
+        self.unsynced = true;
+        Ok(value)
     }
 
     fn commit<T>(
@@ -248,6 +254,15 @@ fn keys_of(
 }
 
 impl Store for RedbStore {
+    fn sync(&mut self) -> Result<(), StoreError> {
+        if self.unsynced {
+            // A durable commit takes every one before it along.
+            self.commit(Durability::Immediate, |_| Ok(()))?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
     fn health(&self) -> Result<(), StoreError> {
         let broken = || StoreError::Broken { path: self.path.clone() };
         if self.broken.load(Ordering::Relaxed) { Err(broken()) } else { Ok(()) }
@@ -359,6 +374,10 @@ impl Store for RedbStore {
             txn.open_table(RUNS)?.insert(run.as_str(), record)?;
             log(txn, now_ms, Some(run), None, "run saved".to_owned())
         })
+    }
+
+    fn run(&self, run: &RunId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|txn| Ok(txn.open_table(RUNS)?.get(run.as_str())?.map(|record| record.value().to_vec())))
     }
 
     fn runs(&self) -> Result<Vec<(RunId, Vec<u8>)>, StoreError> {
@@ -642,7 +661,7 @@ mod tests {
     fn a_store_from_a_later_version_is_refused_and_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
-        let store = RedbStore::open(&path).unwrap();
+        let mut store = RedbStore::open(&path).unwrap();
         store
             .write(|txn| {
                 txn.open_table(META)?.insert(FORMAT_KEY, FORMAT + 1)?;

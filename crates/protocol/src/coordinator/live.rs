@@ -4,7 +4,7 @@
 use exeunt_exits::{Drift, Quantiles, margin_shares};
 
 use super::run::{PolicyRecord, RunState};
-use super::{Coordinator, RunError, unknown};
+use super::{Coordinator, RunError};
 use crate::ids::{NodeId, RunId};
 use crate::live::LiveCounts;
 use crate::operator::{LiveMoment, NodeLive};
@@ -67,9 +67,9 @@ impl Coordinator {
     /// What inference does at the nodes with policies of a run: of each node, with the policy it last reported on.
     ///
     /// # Errors
-    /// [`RunError::Unknown`].
+    /// [`RunError::Unknown`]; [`RunError::Stopped`] when the run rests.
     pub fn live(&self, run: &RunId) -> Result<Vec<NodeLive>, RunError> {
-        let state = self.runs.get(run).ok_or_else(|| unknown(&self.runs, run.as_str()))?;
+        let state = self.run(run)?;
         let of = |(node, known): (&NodeId, &super::NodeState)| {
             known.live.newest(run).map(|entry| judged(*node, &known.name, entry, state))
         };

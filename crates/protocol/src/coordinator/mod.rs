@@ -4,10 +4,11 @@
 //! A shell owns the connections and the store; it must
 //!
 //! * perform outputs in order,
-//! * make [`Output::Commit`] durable before it feeds [`Input::Committed`], and answer the node only with
+//! * store what comes with [`Output::Commit`] before it feeds [`Input::Committed`], and answer the node only with
 //!   [`Output::Acknowledge`],
-//! * on [`Output::Seal`] merge the tables of the named cohort, make the seal durable, and feed [`Input::Sealed`], or
+//! * on [`Output::Seal`] merge the tables of the named cohort, store the seal, and feed [`Input::Sealed`], or
 //!   [`Input::NotSealed`] where they do not add up,
+//! * have everything on the disk that was stored before an output leaves for a node, or an answer for the operator,
 //! * call with [`Input::Tick`] when [`Coordinator::poll_timeout`] has passed.
 //!
 //! Control is level-triggered: the machine never sends commands, it publishes what it wants of each node
@@ -17,6 +18,7 @@
 //! so [`Coordinator::restore_run`] rebuilds it from what the store holds.
 
 mod live;
+mod resting;
 mod run;
 mod status;
 
@@ -24,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_exits::{ChooseError, PolicyRequest, ProgramError, Quantiles, Query, RunContext};
+use exeunt_exits::{ChooseError, PolicyRequest, Quantiles, Query, RunContext};
 use exeunt_stats::{Digest, Table};
 
 use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
@@ -33,6 +35,7 @@ use crate::message::{
     Rejection,
 };
 use live::LiveBook;
+use resting::RestingRun;
 use run::RunState;
 pub use run::{PolicyRecord, Purpose, Removal, RunOptions, Target};
 pub use status::{
@@ -119,7 +122,7 @@ pub enum Input {
         /// Names the exchange.
         ticket: Ticket,
     },
-    /// A commit is durable, or was refused by the store.
+    /// A contribution is stored, or was refused by the store.
     Committed {
         /// The node.
         node: NodeId,
@@ -130,7 +133,7 @@ pub enum Input {
         /// What the store said.
         stored: Stored,
     },
-    /// A seal is durable. `merged` is the sum over its cohort; none where the query was withdrawn for a wider scale.
+    /// A seal is stored. `merged` is the sum over its cohort; none where the query was withdrawn for a wider scale.
     Sealed {
         /// The run.
         run: RunId,
@@ -170,7 +173,7 @@ pub enum Output {
         /// The node.
         node: NodeId,
     },
-    /// Make a contribution durable.
+    /// Store a contribution.
     Commit {
         /// The node.
         node: NodeId,
@@ -289,14 +292,6 @@ pub enum RunError {
         /// The node.
         node: NodeId,
     },
-    /// The tables that were sealed do not make a run any more.
-    #[error("run '{run}' cannot be rebuilt from its sealed tables")]
-    Replay {
-        /// The run.
-        run: RunId,
-        /// What its program said.
-        source: ProgramError,
-    },
 }
 
 /// What is known of a node.
@@ -341,6 +336,8 @@ impl NodeState {
 pub struct Coordinator {
     nodes: BTreeMap<NodeId, NodeState>,
     runs: BTreeMap<RunId, RunState>,
+    /// Runs that were stopped and are not among `runs`.
+    resting: BTreeMap<RunId, RestingRun>,
     outputs: VecDeque<Output>,
 }
 
@@ -415,10 +412,8 @@ impl Coordinator {
     }
 
     /// Rebuilds a run from the store: what was sealed (in order; none for a query withdrawn for a wider scale), the
-    /// policies that were set, and what has been stored for the query that is open.
-    ///
-    /// # Errors
-    /// [`RunError::Replay`] when a sealed table does not fit the program.
+    /// policies that were set, and what has been stored for the query that is open. One whose sealed tables do not fit its
+    /// program has failed.
     pub fn restore_run(
         &mut self,
         now: Now,
@@ -426,47 +421,18 @@ impl Coordinator {
         context: RunContext,
         options: RunOptions,
         history: RunHistory,
-    ) -> Result<(), RunError> {
+    ) {
         let mut state = RunState::new(id.clone(), context, options);
         state.quarantined = self.quarantined();
         let mut outputs = VecDeque::new();
-        state
-            .replay(now, history, &mut outputs)
-            .map_err(|source| RunError::Replay { run: id.clone(), source })?;
+        state.replay(now, history, &mut outputs);
         // What a run that was stopped once wanted is nothing to do any more.
         if !state.is_stopped() {
             self.outputs.append(&mut outputs);
         }
+        self.resting.remove(&id);
         self.runs.insert(id, state);
         self.close_what_is_complete(now);
-        Ok(())
-    }
-
-    /// Takes up a run that was stopped, with no more of it than decides anything yet. [`Coordinator::restore_run`] rebuilds
-    /// the rest when somebody wants to see it.
-    pub fn restore_resting(
-        &mut self,
-        id: RunId,
-        context: RunContext,
-        options: RunOptions,
-        policies: Vec<PolicyRecord>,
-        removed: Vec<Removal>,
-    ) {
-        let state = RunState::resting(id.clone(), context, options, policies, removed);
-        self.runs.insert(id, state);
-    }
-
-    /// Forgets of a run that was stopped whatever the store can rebuild. Without effect on any other.
-    pub fn rest_run(&mut self, run: &RunId) {
-        if let Some(state) = self.runs.remove(run) {
-            let state = if state.is_stopped() {
-                let context = state.program.context().clone();
-                RunState::resting(run.clone(), context, state.options, state.policies, state.removed)
-            } else {
-                state
-            };
-            self.runs.insert(run.clone(), state);
-        }
     }
 
     /// What the store still has to tell [`Coordinator::restore_run`]: contributions already stored for the query
@@ -485,7 +451,11 @@ impl Coordinator {
     /// # Errors
     /// [`RunError::Unknown`].
     pub fn stop_run(&mut self, run: &RunId) -> Result<(), RunError> {
-        self.run_mut(run)?.stop();
+        match self.run_mut(run) {
+            Ok(state) => state.stop(),
+            Err(RunError::Stopped { .. }) => return Ok(()),
+            Err(unknown) => return Err(unknown),
+        }
         self.take_back_seal(run);
         self.audit(Some(run), None, "run stopped".to_owned());
         self.outputs.push_back(Output::Publish);
@@ -526,7 +496,7 @@ impl Coordinator {
     /// Lets a node infer with the fleet's policy again.
     ///
     /// # Errors
-    /// [`RunError::Unknown`], [`RunError::NoOverride`].
+    /// [`RunError::Unknown`], [`RunError::NoOverride`]; [`RunError::Stopped`] when the run rests.
     pub fn clear_policy(&mut self, run: &RunId, node: NodeId) -> Result<(), RunError> {
         let mut outputs = VecDeque::new();
         if !self.run_mut(run)?.clear_policy(node, &mut outputs) {
@@ -571,8 +541,9 @@ impl Coordinator {
     /// The wall clock, or the millisecond after the last policy of any run where it has not got further: it may have been
     /// set back, and which policy was set last decides which one nodes infer with.
     fn after_every_policy(&self, now: Now) -> Now {
-        let policies = self.runs.values().flat_map(|run| &run.policies);
-        let earliest = policies.map(|record| record.set_at_ms.saturating_add(1)).max().unwrap_or(0);
+        let set = self.runs.values().flat_map(|run| &run.policies).map(|record| record.set_at_ms);
+        let last = set.chain(self.resting.values().filter_map(RestingRun::last_set_ms)).max();
+        let earliest = last.map_or(0, |last| last.saturating_add(1));
         Now { unix_ms: now.unix_ms.max(earliest), ..now }
     }
 
@@ -583,7 +554,9 @@ impl Coordinator {
             _ => return Desired::default(),
         };
         // A node infers with one policy: the one that was set last, whichever run it belongs to.
-        let newest = self.runs.iter().filter_map(|(id, run)| Some((run.forced_at(node)?, id))).max();
+        let whole = self.runs.iter().filter_map(|(id, run)| Some((run.forced_at(node)?, id)));
+        let resting = self.resting.iter().filter_map(|(id, run)| Some((run.forced_at(node)?, id)));
+        let newest = whole.chain(resting).max();
         let mut runs: Vec<DesiredRun> = self.runs.values().filter_map(|run| run.desired(node)).collect();
         for run in &mut runs {
             if newest.is_none_or(|(_, id)| *id != run.run) {
@@ -660,9 +633,9 @@ impl Coordinator {
         self.nodes.len()
     }
 
-    /// The runs, oldest id first.
+    /// The runs, those that rest last.
     pub fn runs(&self) -> impl Iterator<Item = &RunId> {
-        self.runs.keys()
+        self.runs.keys().chain(self.resting.keys())
     }
 
     fn enrolled(&mut self, node: NodeId, name: String) {
@@ -725,7 +698,8 @@ impl Coordinator {
             FromNode::Hello(hello) => state.hello = Some(hello),
             FromNode::Using { run, policy } => state.using = Some(UsedPolicy { run, version: policy }),
             FromNode::Live(counts) => {
-                let exits = self.runs.get(&counts.run).map(|run| run.program.context().exits.len());
+                let whole = self.runs.get(&counts.run).map(|run| run.program.context().exits.len());
+                let exits = whole.or_else(|| self.resting.get(&counts.run).map(|run| run.exits));
                 match exits.map(|exits| counts.check(exits)) {
                     Some(Ok(())) => state.live.note(now.unix_ms, *counts),
                     Some(Err(error)) if state.live.refuse(&error.to_string()) => {
@@ -792,9 +766,24 @@ impl Coordinator {
 
     fn run_mut(&mut self, run: &RunId) -> Result<&mut RunState, RunError> {
         if !self.runs.contains_key(run) {
-            return Err(unknown(&self.runs, run.as_str()));
+            return Err(self.missing(run));
         }
-        self.runs.get_mut(run).ok_or_else(|| RunError::Unknown { run: run.to_string(), known: Vec::new() })
+        self.runs.get_mut(run).ok_or_else(|| RunError::Stopped { run: run.clone() })
+    }
+
+    /// A run that is whole.
+    fn run(&self, run: &RunId) -> Result<&RunState, RunError> {
+        self.runs.get(run).ok_or_else(|| self.missing(run))
+    }
+
+    /// Why a run is not whole.
+    fn missing(&self, run: &RunId) -> RunError {
+        if self.rests(run) {
+            return RunError::Stopped { run: run.clone() };
+        }
+        let mut known: Vec<RunId> = self.runs().cloned().collect();
+        known.sort_by(|a, b| b.cmp(a));
+        RunError::Unknown { run: run.to_string(), known }
     }
 
     fn audit(&mut self, run: Option<&RunId>, node: Option<NodeId>, text: String) {
@@ -855,10 +844,6 @@ fn left_out(member: &NodeState, run: &RunState, node: NodeId) -> Option<String> 
         Membership::Active => run.removed_at(node).map(|_| "its contribution was removed".to_owned()),
         other => Some(other.name().to_owned()),
     }
-}
-
-fn unknown(runs: &BTreeMap<RunId, RunState>, run: &str) -> RunError {
-    RunError::Unknown { run: run.to_owned(), known: runs.keys().rev().cloned().collect() }
 }
 
 /// What a node does while nothing was heard of it.

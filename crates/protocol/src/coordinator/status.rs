@@ -5,7 +5,7 @@ use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::run::{Closed, Phase, Purpose, RunState};
-use super::{Coordinator, RunError, describe, left_out, unknown};
+use super::{Coordinator, RunError, describe, left_out};
 use crate::ids::{NodeId, PolicyVersion, QueryId, RunId};
 use crate::message::{Activity, Membership};
 use crate::operator::{ContributionState, NodeContribution, NodePolicyState};
@@ -268,9 +268,9 @@ impl Coordinator {
     /// Where a run stands.
     ///
     /// # Errors
-    /// [`RunError::Unknown`].
+    /// [`RunError::Unknown`]; [`RunError::Stopped`] when the run rests.
     pub fn run_status(&self, now: super::Now, run: &RunId) -> Result<RunStatus, RunError> {
-        let state = self.runs.get(run).ok_or_else(|| unknown(&self.runs, run.as_str()))?;
+        let state = self.run(run)?;
         let open = state.open_query();
         Ok(RunStatus {
             run: run.clone(),

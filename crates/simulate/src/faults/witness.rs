@@ -27,6 +27,8 @@ pub enum Mutation {
     ReplaceOnStale,
     /// A sync of the disk does nothing.
     NeverSync,
+    /// Whoever waits is answered before the store is synced.
+    AnswerBeforeSync,
     /// Policies are acknowledged and not written.
     ForgetPolicies,
     /// Whoever was shut out is back after a restart.
@@ -43,6 +45,8 @@ pub(crate) type Sealed = Arc<Mutex<Vec<(RunId, QueryId, Seal)>>>;
 pub(crate) struct Witness {
     store: RefCell<RedbStore>,
     sealed: Sealed,
+    /// Seals that are not synced yet.
+    unsynced: Vec<(RunId, QueryId, Seal)>,
     mutation: Option<Mutation>,
     held: RefCell<Vec<(Held, u64)>>,
 }
@@ -78,7 +82,7 @@ impl Held {
 
 impl Witness {
     pub(crate) fn new(store: RedbStore, sealed: Sealed, mutation: Option<Mutation>) -> Self {
-        Self { store: RefCell::new(store), sealed, mutation, held: RefCell::default() }
+        Self { store: RefCell::new(store), sealed, unsynced: Vec::new(), mutation, held: RefCell::default() }
     }
 
     /// Writes what was acknowledged too early.
@@ -123,6 +127,14 @@ impl Witness {
 }
 
 impl Store for Witness {
+    fn sync(&mut self) -> Result<(), StoreError> {
+        if self.mutation != Some(Mutation::AnswerBeforeSync) {
+            self.store.borrow_mut().sync()?;
+        }
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.unsynced);
+        Ok(())
+    }
+
     fn health(&self) -> Result<(), StoreError> {
         self.store.borrow().health()
     }
@@ -167,6 +179,10 @@ impl Store for Witness {
 
     fn save_run(&mut self, run: &RunId, record: &[u8], now_ms: u64) -> Result<(), StoreError> {
         self.store.borrow_mut().save_run(run, record, now_ms)
+    }
+
+    fn run(&self, run: &RunId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.borrow().run(run)
     }
 
     fn runs(&self) -> Result<Vec<(RunId, Vec<u8>)>, StoreError> {
@@ -244,7 +260,7 @@ impl Store for Witness {
     fn put_seal(&mut self, run: &RunId, query: QueryId, seal: &Seal) -> Result<(), StoreError> {
         let seal = self.miscount(run, query, seal)?;
         self.store.borrow_mut().put_seal(run, query, &seal)?;
-        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).push((run.clone(), query, seal));
+        self.unsynced.push((run.clone(), query, seal));
         Ok(())
     }
 

@@ -85,6 +85,7 @@ pub(super) fn prepare(home: &Home, nodes: &[NodeId], tables: &Tables, rounds: us
     drop(core);
     let mut store = RedbStore::unsynced(home.store())?;
     enrol(&mut store, others, 1, now)?;
+    store.sync()?;
     Ok(Runs { runs, query })
 }
 

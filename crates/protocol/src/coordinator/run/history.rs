@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use exeunt_exits::{Program, ProgramError, RunContext};
+use exeunt_exits::{Program, RunContext};
 use exeunt_stats::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::policies::{PolicyRecord, Purpose};
-use super::{Closed, OpenQuery, Phase, Reused, RunOptions, RunState};
+use super::policies::Purpose;
+use super::{Closed, OpenQuery, Reused, RunState};
 use crate::coordinator::{AskedBefore, Now, Output, RunError, RunHistory, SealedQuery};
-use crate::ids::{NodeId, QueryId, RunId};
+use crate::ids::{NodeId, QueryId};
 
 /// A node whose contribution was taken out of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl RunState {
         now: Now,
         history: RunHistory,
         outputs: &mut VecDeque<Output>,
-    ) -> Result<(), ProgramError> {
+    ) {
         self.policies = history.policies;
         self.removed = history.removed;
         self.renewed = self.removed.is_empty();
@@ -73,7 +73,6 @@ impl RunState {
         if history.stopped {
             self.stop();
         }
-        Ok(())
     }
 
     /// Takes everything a node gave out of the run: begins the program anew, with what is stored of the others as far
@@ -114,18 +113,6 @@ impl RunState {
         (self.measured, self.heads, self.renewed) = (0, None, false);
         self.open_next(now, outputs);
         Ok(())
-    }
-
-    /// A run that was stopped, with no more of it than decides anything yet: which policy was set last. The rest is in the
-    /// store.
-    pub(in crate::coordinator) fn resting(
-        id: RunId,
-        context: RunContext,
-        options: RunOptions,
-        policies: Vec<PolicyRecord>,
-        removed: Vec<Removal>,
-    ) -> Self {
-        Self { phase: Phase::Stopped, policies, removed, ..Self::new(id, context, options) }
     }
 }
 

@@ -293,7 +293,7 @@ impl RunState {
         open.opened.saturating_add(patience)
     }
 
-    /// A seal is durable: the program goes on.
+    /// A seal is stored: the program goes on.
     pub(super) fn sealed(
         &mut self,
         now: Now,

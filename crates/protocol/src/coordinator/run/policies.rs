@@ -42,6 +42,18 @@ pub struct PolicyRecord {
     pub generation: usize,
 }
 
+impl PolicyRecord {
+    /// Whether it was put in force, and not taken back.
+    fn is_forced(&self) -> bool {
+        self.purpose == Purpose::Force && !self.cleared
+    }
+
+    /// Of all policies of a run, the fleet's and those of nodes that have their own.
+    pub(in crate::coordinator) fn in_force(policies: &[Self]) -> BTreeMap<Option<NodeId>, &Self> {
+        policies.iter().filter(|record| record.is_forced()).map(|record| (record.node, record)).collect()
+    }
+}
+
 /// What a policy was recorded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -141,9 +153,7 @@ impl RunState {
         node: NodeId,
         outputs: &mut VecDeque<Output>,
     ) -> bool {
-        let own = |record: &&mut PolicyRecord| {
-            record.purpose == Purpose::Force && record.node == Some(node) && !record.cleared
-        };
+        let own = |record: &&mut PolicyRecord| record.is_forced() && record.node == Some(node);
         let mut found = false;
         for record in self.policies.iter_mut().filter(own) {
             found = true;
@@ -159,19 +169,12 @@ impl RunState {
 
     /// The policy of the fleet and those of nodes that have their own.
     pub(super) fn in_force_records(&self) -> Vec<PolicyRecord> {
-        let mut newest: BTreeMap<Option<NodeId>, &PolicyRecord> = BTreeMap::new();
-        for record in
-            self.policies.iter().filter(|record| record.purpose == Purpose::Force && !record.cleared)
-        {
-            newest.insert(record.node, record);
-        }
-        newest.into_values().cloned().collect()
+        PolicyRecord::in_force(&self.policies).into_values().cloned().collect()
     }
 
     /// The policy that a node is to infer with: its own, or else the fleet's.
     pub(in crate::coordinator) fn record_in_force(&self, node: NodeId) -> Option<&PolicyRecord> {
-        let forced = |record: &&PolicyRecord| record.purpose == Purpose::Force && !record.cleared;
-        let of = |node: Option<NodeId>| self.policies.iter().filter(forced).rfind(|r| r.node == node);
+        let of = |node| self.policies.iter().rfind(|record| record.is_forced() && record.node == node);
         of(Some(node)).or_else(|| of(None))
     }
 

@@ -27,7 +27,7 @@ impl World<'_> {
             return Some("the coordinator is at work".to_owned());
         }
         let machine = site.core.machine();
-        for run in machine.runs() {
+        for run in machine.runs().filter(|run| !machine.rests(run)) {
             let status = match machine.run_status(site.now(self.time()), run) {
                 Ok(status) => status,
                 Err(error) => return Some(error.to_string()),
