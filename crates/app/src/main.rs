@@ -70,7 +70,10 @@ fn main() -> ExitCode {
 
 fn run(home: Home, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve { listen, advertise, approve } => serve::serve(&home, listen, &advertise, approve),
+        Command::Serve { listen, advertise, approve } => {
+            exeunt_node::allocator::one_heap();
+            serve::serve(&home, listen, &advertise, approve)
+        }
         Command::Inspect(arguments) => inspect::inspect(&home, &arguments),
         Command::Bench(command) => bench::bench(&command),
         Command::Operator { name, out } => ask::operator(&home, &name, &out),

@@ -9,7 +9,7 @@
 //! * [`doctor`]: whether everything works here.
 //! * [`cli`]: the command line of `exeunt-node`, which the demo runs under another name.
 
-mod allocator;
+pub mod allocator;
 mod answer;
 mod classify;
 pub mod cli;

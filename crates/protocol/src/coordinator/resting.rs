@@ -1,7 +1,5 @@
 //! Runs that were stopped: all that is kept of them in memory is what decides anything yet. The store has the rest.
 
-use std::collections::BTreeMap;
-
 use super::Coordinator;
 use super::run::{PolicyRecord, RunState};
 use crate::ids::{NodeId, RunId};
@@ -13,8 +11,9 @@ use crate::ids::{NodeId, RunId};
 pub(super) struct RestingRun {
     /// How many exits it has: nodes that infer with a policy of it may still say what became of their inputs.
     pub(super) exits: usize,
-    /// When the policies in force were set, in milliseconds since 1970: those of nodes that have their own, and the fleet's.
-    forced_ms: BTreeMap<Option<NodeId>, u64>,
+    /// When the policies in force were set, in milliseconds since 1970: the fleet's, and those of nodes that have their own,
+    /// in that order.
+    forced_ms: Vec<(Option<NodeId>, u64)>,
     /// When the last of all its policies was set.
     last_set_ms: Option<u64>,
 }
@@ -31,7 +30,8 @@ impl RestingRun {
 
     /// When the policy of a node was put in force.
     pub(super) fn forced_at(&self, node: NodeId) -> Option<u64> {
-        self.forced_ms.get(&Some(node)).or_else(|| self.forced_ms.get(&None)).copied()
+        let of = |whose| self.forced_ms.binary_search_by_key(&whose, |(whose, _)| *whose).ok();
+        of(Some(node)).or_else(|| of(None)).map(|at| self.forced_ms[at].1)
     }
 
     /// When the last policy was set, tried ones included.
