@@ -43,11 +43,12 @@ impl Core {
     /// Those of [`Core::run_named`]; [`CoreError`] when what the store has of it cannot be read.
     pub fn look_at(&mut self, now: Now, wanted: Option<&RunId>) -> Result<RunId, CoreError> {
         let run = self.run_named(wanted)?;
-        if self.machine.rests(&run)
-            && let Some(record) = self.store.run(&run)?
-        {
+        let rests = self.machine.rests(&run);
+        if rests && let Some(record) = self.store.run(&run)? {
             let entry = read_entry(&run, &record)?;
             self.restore(now, run.clone(), entry)?;
+        }
+        if rests || self.tired.contains(&run) {
             self.wake(run.clone());
         }
         Ok(run)
