@@ -160,10 +160,8 @@ pub struct Core {
     traffic: BTreeMap<(RunId, QueryId, NodeId), Traffic>,
     /// Bytes of every node over all runs.
     pub(crate) totals: BTreeMap<NodeId, Traffic>,
-    /// The run that was stopped and is whole in memory nevertheless: the last one that somebody looked at.
-    pub(crate) woken: Option<RunId>,
-    /// Those that were woken before it, and rest when what the machine wants of the store is done.
-    pub(crate) tired: Vec<RunId>,
+    /// Runs that were stopped and are whole in memory nevertheless: the one that somebody looked at last is the last.
+    pub(crate) woken: Vec<RunId>,
     revision: u64,
 }
 
@@ -185,8 +183,7 @@ impl Core {
             publish_to: BTreeSet::new(),
             traffic: BTreeMap::new(),
             totals: BTreeMap::new(),
-            woken: None,
-            tired: Vec::new(),
+            woken: Vec::new(),
             revision: 0,
         };
         for (node, record) in core.store.nodes()? {

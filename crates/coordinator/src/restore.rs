@@ -48,26 +48,26 @@ impl Core {
             let entry = read_entry(&run, &record)?;
             self.restore(now, run.clone(), entry)?;
         }
-        if rests || self.tired.contains(&run) {
+        if rests || self.woken.contains(&run) {
             self.wake(run.clone());
         }
         Ok(run)
     }
 
-    /// Notes that a run that was stopped is whole in memory; the one before it is to go to rest.
+    /// Notes that a run that was stopped is whole in memory; those before it are to go to rest.
     pub(crate) fn wake(&mut self, run: RunId) {
-        self.tired.extend(self.woken.replace(run));
+        self.woken.push(run);
     }
 
-    /// Lets go of the runs that were whole for somebody who has looked at another since. What was wanted of them must be in
-    /// the store by now: that is what they are rebuilt from.
+    /// Lets go of all woken runs but the last. What was wanted of them must be in the store by now: that is what they are
+    /// rebuilt from.
     pub(crate) fn rest(&mut self) {
-        for run in std::mem::take(&mut self.tired) {
-            if self.woken.as_ref() != Some(&run) {
-                self.machine.rest_run(&run);
-                self.entries.remove(&run);
-            }
+        let Some(last) = self.woken.pop() else { return };
+        for run in self.woken.drain(..).filter(|run| *run != last) {
+            self.machine.rest_run(&run);
+            self.entries.remove(&run);
         }
+        self.woken.push(last);
     }
 
     fn policy_records(&self, run: &RunId) -> Result<Vec<PolicyRecord>, CoreError> {
@@ -198,8 +198,7 @@ mod tests {
         let is_whole = |core: &Core, run: &RunId| core.machine.quantiles(run).is_some();
         assert!(!is_whole(&fleet.core, &first), "another was stopped since");
         assert!(is_whole(&fleet.core, &second));
-        let fleet_runs = fleet.core.machine.desired(fleet.nodes[0]).runs;
-        assert_eq!(fleet_runs, [], "nothing is wanted of a run that was stopped");
+        assert_eq!(fleet.core.machine.desired(fleet.nodes[0]).runs, [], "nothing is wanted of a stopped run");
 
         assert_eq!(fleet.core.look_at(fleet.now, Some(&first)).unwrap(), first);
         fleet.core.work(fleet.now).unwrap();
@@ -208,13 +207,24 @@ mod tests {
 
         // Nor does a start rebuild what nobody asks for.
         let Core { store, .. } = fleet.core;
-        let mut core = Core::open(store, fleet.now).unwrap();
-        assert!(!is_whole(&core, &first) && !is_whole(&core, &second));
+        fleet.core = Core::open(store, fleet.now).unwrap();
+        assert!(!is_whole(&fleet.core, &first) && !is_whole(&fleet.core, &second));
         // Who did not hear that it was stopped stops it again, which wakes nothing.
-        core.stop_run(fleet.now, &first).unwrap();
-        core.look_at(fleet.now, Some(&first)).unwrap();
-        core.work(fleet.now).unwrap();
-        let again = core.report(fleet.now, &first).unwrap();
+        fleet.core.stop_run(fleet.now, &first).unwrap();
+        assert!(!is_whole(&fleet.core, &first));
+        // Which policy was set last still decides, also after a clock was set back.
+        fleet.run = fleet.core.start_run(fleet.now, &run_file(), &network()).unwrap();
+        fleet.core.work(fleet.now).unwrap();
+        fleet.run_until_ready();
+        let early = Now { unix_ms: 0, ..fleet.now };
+        fleet.core.set_policy(early, &fleet.run, &PolicyRequest::MaxDrop(5.0), Target::Fleet).unwrap();
+        fleet.core.work(early).unwrap();
+        let desired = fleet.core.machine.desired(fleet.nodes[0]).runs;
+        assert!(desired[0].run == fleet.run && desired[0].policy.is_some(), "{desired:?}");
+
+        fleet.core.look_at(fleet.now, Some(&first)).unwrap();
+        fleet.core.work(fleet.now).unwrap();
+        let again = fleet.core.report(fleet.now, &first).unwrap();
         assert_eq!((again.digest, again.status), (report.digest, report.status));
     }
 }
