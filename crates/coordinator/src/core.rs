@@ -6,21 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_exits::{PolicyRequest, RunContext};
-use exeunt_network::Network;
-use exeunt_protocol::coordinator::{
-    Coordinator, Input, Now, Output, Removal, RunError, RunOptions, Stored, Target, Ticket,
-};
+use exeunt_exits::PolicyRequest;
+use exeunt_protocol::coordinator::{Coordinator, Input, Now, Output, RunError, Stored, Target, Ticket};
 use exeunt_protocol::message::{Ack, BlobRef, Contribution, Desired, Rejection};
-use exeunt_protocol::spec::RunFile;
 use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, packed};
 use exeunt_store::{AuditEntry, NewContribution, Packed, PutOutcome, StageId, Store, StoreError, Traffic};
-use serde::{Deserialize, Serialize};
 
 use crate::intake::{Delivered, Intake};
 use crate::members::MemberError;
-use crate::plan::{PlanError, RunPlan};
+use crate::plan::PlanError;
+use crate::runs::{ListedRun, RunEntry};
 use crate::sealing::Question;
 
 /// Something for the owner of the connections to do.
@@ -102,27 +98,6 @@ pub enum CoreError {
     },
 }
 
-/// What the store remembers of a run beside its tables.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct RunEntry {
-    pub(crate) file: RunFile,
-    pub(crate) context: RunContext,
-    pub(crate) options: RunOptions,
-    pub(crate) number: u64,
-    pub(crate) started_ms: u64,
-    pub(crate) stopped: bool,
-    /// Contributions that were taken out, in that order.
-    #[serde(default)]
-    pub(crate) removed: Vec<Removal>,
-}
-
-/// What is kept in memory of every run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ListedRun {
-    pub(crate) number: u64,
-    pub(crate) started_ms: u64,
-}
-
 /// How far the core got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -162,7 +137,7 @@ pub struct Core {
     pub(crate) totals: BTreeMap<NodeId, Traffic>,
     /// Runs that were stopped and are whole in memory nevertheless: the one that somebody looked at last is the last.
     pub(crate) woken: Vec<RunId>,
-    revision: u64,
+    pub(crate) revision: u64,
 }
 
 impl Core {
@@ -457,76 +432,6 @@ impl Core {
         self.machine.poll_timeout()
     }
 
-    /// Starts a run.
-    ///
-    /// # Errors
-    /// [`CoreError::Plan`] when run file and network do not fit.
-    pub fn start_run(&mut self, now: Now, file: &RunFile, network: &Network) -> Result<RunId, CoreError> {
-        self.start_planned(now, file, RunPlan::new(file, network)?, network.bytes())
-    }
-
-    /// Starts a run that was planned before, with the bytes of its network.
-    ///
-    /// # Errors
-    /// [`CoreError::Corrupt`] when the run file's name makes no run id, [`CoreError::Store`].
-    pub fn start_planned(
-        &mut self,
-        now: Now,
-        file: &RunFile,
-        plan: RunPlan,
-        network: &[u8],
-    ) -> Result<RunId, CoreError> {
-        let number = 1 + self.listed.values().map(|run| run.number).max().unwrap_or(0);
-        let corrupt = |why: String| CoreError::Corrupt { what: "a new run".to_owned(), why };
-        let run = RunId::numbered(&file.name, number).map_err(|error| corrupt(error.to_string()))?;
-        self.store.put_blob(plan.options.network.digest, network)?;
-        self.store.put_blob(plan.options.spec.digest, &plan.spec_bytes)?;
-        let entry = RunEntry {
-            file: file.clone(),
-            context: plan.context.clone(),
-            options: plan.options.clone(),
-            number,
-            started_ms: now.unix_ms,
-            stopped: false,
-            removed: Vec::new(),
-        };
-        self.save_entry(now, &run, entry)?;
-        self.machine.start_run(now, run.clone(), plan.context, plan.options);
-        Ok(run)
-    }
-
-    /// What the store remembers of a run that does not rest.
-    ///
-    /// # Errors
-    /// [`RunError::Stopped`] when it rests.
-    pub(crate) fn entry(&self, run: &RunId) -> Result<&RunEntry, RunError> {
-        self.entries.get(run).ok_or_else(|| RunError::Stopped { run: run.clone() })
-    }
-
-    fn save_entry(&mut self, now: Now, run: &RunId, entry: RunEntry) -> Result<(), CoreError> {
-        let bytes = serde_json::to_vec(&entry)
-            .map_err(|error| CoreError::Corrupt { what: format!("run '{run}'"), why: error.to_string() })?;
-        self.store.save_run(run, &bytes, now.unix_ms)?;
-        self.revision += 1;
-        self.note_entry(run.clone(), entry);
-        Ok(())
-    }
-
-    /// Ends a run; its tables stay.
-    ///
-    /// # Errors
-    /// [`CoreError::Run`] when there is no such run.
-    pub fn stop_run(&mut self, now: Now, run: &RunId) -> Result<(), CoreError> {
-        self.machine.stop_run(run)?;
-        // Stopping it once more changes nothing; it may rest by now.
-        if let Some(entry) = self.entries.get(run).filter(|entry| !entry.stopped) {
-            let entry = RunEntry { stopped: true, ..entry.clone() };
-            self.save_entry(now, run, entry)?;
-            self.wake(run.clone());
-        }
-        Ok(())
-    }
-
     /// Puts a policy in force, or has it tried.
     ///
     /// # Errors
@@ -558,27 +463,6 @@ impl Core {
     pub fn remove_contribution(&mut self, now: Now, run: &RunId, node: NodeId) -> Result<(), CoreError> {
         self.revision += 1;
         Ok(self.machine.remove_contribution(now, run, node)?)
-    }
-
-    /// The run a person means: the one named, or the newest.
-    ///
-    /// # Errors
-    /// [`RunError::Unknown`], [`RunError::None`].
-    pub fn run_named(&self, run: Option<&RunId>) -> Result<RunId, CoreError> {
-        let newest =
-            || self.listed.iter().max_by_key(|(_, listed)| listed.number).map(|(run, _)| run.clone());
-        let known = || {
-            let mut runs: Vec<_> =
-                self.listed.iter().map(|(run, listed)| (listed.number, run.clone())).collect();
-            runs.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-            runs.into_iter().map(|(_, run)| run).collect()
-        };
-        let unknown = |run: &str| RunError::Unknown { run: run.to_owned(), known: known() };
-        match run {
-            Some(run) if self.listed.contains_key(run) => Ok(run.clone()),
-            Some(run) => Err(unknown(run.as_str()).into()),
-            None => newest().ok_or_else(|| RunError::None.into()),
-        }
     }
 
     /// The state machine, to look at.

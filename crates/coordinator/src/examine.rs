@@ -3,8 +3,8 @@
 use exeunt_protocol::coordinator::PolicyRecord;
 use exeunt_store::{Examined, StoreError};
 
-use crate::core::RunEntry;
 use crate::home::Home;
+use crate::runs::RunEntry;
 
 /// Everything [`exeunt_store::examine`] looks at, and the records that only a coordinator can read.
 ///

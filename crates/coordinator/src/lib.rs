@@ -21,6 +21,7 @@ mod plan;
 mod policies;
 mod report;
 mod restore;
+mod runs;
 mod sealing;
 mod service;
 mod snapshots;

@@ -12,7 +12,8 @@ use exeunt_protocol::{NodeId, PolicyVersion, QueryId, RunId};
 use exeunt_stats::{Digest, MomentsShape, MomentsView, Table, packed};
 use exeunt_store::{AuditEntry, NodeRecord, Seal};
 
-use crate::core::{Core, CoreError, ListedRun};
+use crate::core::{Core, CoreError};
+use crate::runs::ListedRun;
 
 /// Lines of the audit log that are looked through for those about one node.
 const LOG_WINDOW: usize = 100_000;

@@ -10,7 +10,8 @@ use exeunt_protocol::{QueryId, RunId};
 use exeunt_stats::{Digest, Table, packed};
 use exeunt_store::Seal;
 
-use crate::core::{Core, CoreError, ListedRun, RunEntry};
+use crate::core::{Core, CoreError};
+use crate::runs::RunEntry;
 
 impl Core {
     /// Takes up a run when the coordinator starts.
@@ -24,17 +25,6 @@ impl Core {
             self.restore(now, run, entry)?;
         }
         Ok(())
-    }
-
-    fn list(&mut self, run: RunId, entry: &RunEntry) {
-        let RunEntry { number, started_ms, .. } = *entry;
-        self.listed.insert(run, ListedRun { number, started_ms });
-    }
-
-    /// Notes the record of a run that does not rest.
-    pub(crate) fn note_entry(&mut self, run: RunId, entry: RunEntry) {
-        self.list(run.clone(), &entry);
-        self.entries.insert(run, entry);
     }
 
     /// The run a person means, as [`Core::run_named`] finds it, with everything that can be asked of it.

@@ -8,7 +8,8 @@ use exeunt_protocol::{NodeId, QueryId, RunId};
 use exeunt_stats::{MomentsShape, MomentsView, Scale, Table, packed};
 use exeunt_store::Seal;
 
-use crate::core::{Core, CoreError, RunEntry};
+use crate::core::{Core, CoreError};
+use crate::runs::RunEntry;
 
 /// Costs at which two curves are compared.
 const COSTS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];

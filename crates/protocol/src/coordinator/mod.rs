@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_exits::{ChooseError, PolicyRequest, Quantiles, Query, RunContext};
+use exeunt_exits::{ChooseError, PolicyRequest, Quantiles, RunContext};
 use exeunt_stats::{Digest, Table};
 
 use crate::ids::{DatasetVersion, NodeId, PolicyVersion, QueryId, RunId};
@@ -37,7 +37,7 @@ use crate::message::{
 use live::LiveBook;
 use resting::RestingRun;
 use run::RunState;
-pub use run::{PolicyRecord, Purpose, Removal, RunOptions, Target};
+pub use run::{AskedBefore, PolicyRecord, Purpose, Removal, RunHistory, RunOptions, SealedQuery, Target};
 pub use status::{
     ExitStatus, NodeAnswer, NodeStatus, PolicyStatus, QueryStatus, RunStatus, RunTimes, Standing, UsedPolicy,
     Waiting,
@@ -789,53 +789,6 @@ impl Coordinator {
     fn audit(&mut self, run: Option<&RunId>, node: Option<NodeId>, text: String) {
         self.outputs.push_back(Output::Audit { run: run.cloned(), node, text });
     }
-}
-
-/// What the store knows of a run that is being rebuilt.
-#[derive(Debug, Default)]
-pub struct RunHistory {
-    /// Whether it was stopped.
-    pub stopped: bool,
-    /// Every seal since the last contribution was removed, in order.
-    pub seals: Vec<SealedQuery>,
-    /// Every policy, in order of its version.
-    pub policies: Vec<PolicyRecord>,
-    /// Contributions that were removed, in that order.
-    pub removed: Vec<Removal>,
-    /// What was asked before the last of them, in order.
-    pub superseded: Vec<AskedBefore>,
-}
-
-/// A query that was closed before a contribution was removed.
-#[derive(Debug)]
-pub struct AskedBefore {
-    /// Which.
-    pub query: QueryId,
-    /// What was asked.
-    pub asked: Query,
-    /// Whether it was withdrawn for a wider scale.
-    pub withdrawn: bool,
-    /// Nodes whose tables were counted.
-    pub cohort: Vec<NodeId>,
-    /// Nodes that declined, with the reason's text.
-    pub declined: Vec<(NodeId, String)>,
-    /// The still earlier query whose tables were counted.
-    pub reused: Option<QueryId>,
-}
-
-/// A query that was closed for good.
-#[derive(Debug)]
-pub struct SealedQuery {
-    /// Which.
-    pub query: QueryId,
-    /// The merged table; none where it was withdrawn for a wider scale.
-    pub merged: Option<Table>,
-    /// Nodes whose tables were counted.
-    pub cohort: Vec<NodeId>,
-    /// Nodes that declined, with the reason's text.
-    pub declined: Vec<(NodeId, String)>,
-    /// The earlier query whose tables were counted.
-    pub reused: Option<QueryId>,
 }
 
 /// Why a node is asked nothing in a run, if so.

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use exeunt_exits::{Program, RunContext};
-use exeunt_stats::Digest;
+use exeunt_exits::{Program, Query, RunContext};
+use exeunt_stats::{Digest, Table};
 use serde::{Deserialize, Serialize};
 
-use super::policies::Purpose;
+use super::policies::{PolicyRecord, Purpose};
 use super::{Closed, OpenQuery, Reused, RunState};
-use crate::coordinator::{AskedBefore, Now, Output, RunError, RunHistory, SealedQuery};
+use crate::coordinator::{Now, Output, RunError};
 use crate::ids::{NodeId, QueryId};
 
 /// A node whose contribution was taken out of a run.
@@ -20,6 +20,53 @@ pub struct Removal {
     pub at_ms: u64,
     /// The first query that was asked, or answered from what is stored, without it.
     pub first: QueryId,
+}
+
+/// What the store knows of a run that is being rebuilt.
+#[derive(Debug, Default)]
+pub struct RunHistory {
+    /// Whether it was stopped.
+    pub stopped: bool,
+    /// Every seal since the last contribution was removed, in order.
+    pub seals: Vec<SealedQuery>,
+    /// Every policy, in order of its version.
+    pub policies: Vec<PolicyRecord>,
+    /// Contributions that were removed, in that order.
+    pub removed: Vec<Removal>,
+    /// What was asked before the last of them, in order.
+    pub superseded: Vec<AskedBefore>,
+}
+
+/// A query that was closed before a contribution was removed.
+#[derive(Debug)]
+pub struct AskedBefore {
+    /// Which.
+    pub query: QueryId,
+    /// What was asked.
+    pub asked: Query,
+    /// Whether it was withdrawn for a wider scale.
+    pub withdrawn: bool,
+    /// Nodes whose tables were counted.
+    pub cohort: Vec<NodeId>,
+    /// Nodes that declined, with the reason's text.
+    pub declined: Vec<(NodeId, String)>,
+    /// The still earlier query whose tables were counted.
+    pub reused: Option<QueryId>,
+}
+
+/// A query that was closed for good.
+#[derive(Debug)]
+pub struct SealedQuery {
+    /// Which.
+    pub query: QueryId,
+    /// The merged table; none where it was withdrawn for a wider scale.
+    pub merged: Option<Table>,
+    /// Nodes whose tables were counted.
+    pub cohort: Vec<NodeId>,
+    /// Nodes that declined, with the reason's text.
+    pub declined: Vec<(NodeId, String)>,
+    /// The earlier query whose tables were counted.
+    pub reused: Option<QueryId>,
 }
 
 impl RunState {

@@ -11,7 +11,7 @@ use exeunt_exits::{Program, ProgramError, Query, RunContext};
 use exeunt_stats::{Digest, Table};
 use serde::{Deserialize, Serialize};
 
-pub use history::Removal;
+pub use history::{AskedBefore, Removal, RunHistory, SealedQuery};
 pub use policies::{PolicyRecord, Purpose, Target};
 
 use super::{Now, Output};
